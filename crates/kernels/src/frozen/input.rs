@@ -1,0 +1,43 @@
+//! From NCHW pixels to the internal layout.
+
+use rayon::prelude::*;
+
+use super::map::Map;
+use super::shared::Shared;
+use crate::simd::LANES;
+
+/// Writes `n` images (n, c, h, w) inside the borders of `y`.
+///
+/// # Safety
+/// `y` must be good for `n` images of the map, and this call's alone.
+///
+/// # Panics
+/// If `pixels` is shorter than `n` images.
+pub(super) unsafe fn load(pixels: &[f32], n: usize, y: Shared, map: Map) {
+    let (h, w, planes) = (map.height, map.width, map.planes());
+    assert!(pixels.len() >= n * map.channels * h * w, "the caller checks the number of pixels");
+    (0..n * planes).into_par_iter().for_each(|index| {
+        let (image, plane) = (index / planes, index % planes);
+        // SAFETY: the plane lies inside the buffer and every task has planes of its own.
+        let to = unsafe { std::slice::from_raw_parts_mut(y.at(index * map.plane()), map.plane()) };
+        if map.planar {
+            let from = &pixels[(image * map.channels + plane) * h * w..][..h * w];
+            for (line, from) in from.chunks(w).enumerate() {
+                to[map.offset(line, 0)..][..w].copy_from_slice(from);
+            }
+            return;
+        }
+        for lane in 0..LANES {
+            let channel = plane * LANES + lane;
+            for line in 0..h {
+                let to = to[map.offset(line, 0)..].iter_mut().skip(lane).step_by(LANES).take(w);
+                if channel < map.channels {
+                    let from = &pixels[((image * map.channels + channel) * h + line) * w..][..w];
+                    to.zip(from).for_each(|(t, f)| *t = *f);
+                } else {
+                    to.for_each(|t| *t = 0.0);
+                }
+            }
+        }
+    });
+}

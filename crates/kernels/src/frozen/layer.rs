@@ -1,0 +1,237 @@
+//! The parameters of a layer, batch norm folded in, and their packed forms.
+
+use std::sync::OnceLock;
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::builder::{ConvLayer, numbers};
+use super::memory::Lines;
+use super::winograd;
+use crate::Activation;
+use crate::conv_shape::ConvShape;
+use crate::simd::LANES;
+use crate::{Conv2dConfig, KernelError};
+
+type Result<T> = std::result::Result<T, candle_core::Error>;
+
+/// Sixteen values on one cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [f32; LANES]);
+
+/// Blocks of sixteen that hold `channels`.
+pub(super) fn blocks(channels: usize) -> usize {
+    channels.div_ceil(LANES)
+}
+
+/// A convolution's folded weights.
+#[derive(Debug)]
+pub(super) struct Conv {
+    pub(super) in_c: usize,
+    pub(super) out_c: usize,
+    pub(super) k_h: usize,
+    pub(super) k_w: usize,
+    pub(super) cfg: Conv2dConfig,
+    pub(super) activation: Activation,
+    /// (out, in / groups, kh, kw), batch norm folded in.
+    weight: Vec<f32>,
+    /// One line a block of output channels, zeros beyond the last channel.
+    pub(super) bias: Vec<Line>,
+    in_first: Vec<usize>,
+    in_count: usize,
+    direct: OnceLock<Lines>,
+    winograd: OnceLock<Lines>,
+}
+
+impl Conv {
+    pub(super) fn new(in_c: usize, layer: &ConvLayer<'_>) -> Result<Self> {
+        // An image as large as the window checks everything that does not depend on the image's size.
+        let dims = layer.weight.dims();
+        let side = |k: usize| layer.cfg.dilation.saturating_mul(k).max(1);
+        let (h, w) = if dims.len() == 4 { (side(dims[2]), side(dims[3])) } else { (1, 1) };
+        let shape = ConvShape::new(&[1, in_c, h, w], dims, layer.cfg)?;
+        let per_channel = |what: &'static str, t: &Tensor| {
+            let values = numbers(t)?;
+            if values.len() == shape.out_c {
+                return Ok(values);
+            }
+            let (got, expected) = (values.len(), shape.out_c);
+            Err(candle_core::Error::from(KernelError::PerChannel { op: "frozen conv", what, got, expected }))
+        };
+        let mut weight = numbers(layer.weight)?;
+        let mut bias = match layer.bias {
+            Some(bias) => per_channel("the bias", bias)?,
+            None => vec![0.0; shape.out_c],
+        };
+        if let Some(norm) = layer.norm {
+            let (gamma, beta) = (per_channel("gamma", norm.gamma)?, per_channel("beta", norm.beta)?);
+            let (mean, variance) =
+                (per_channel("the mean", norm.mean)?, per_channel("the variance", norm.variance)?);
+            for (o, weights) in weight.chunks_mut(shape.taps()).enumerate() {
+                let scale = f64::from(gamma[o]) / (f64::from(variance[o]) + norm.eps).sqrt();
+                weights.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+                bias[o] = ((f64::from(bias[o]) - f64::from(mean[o])) * scale + f64::from(beta[o])) as f32;
+            }
+        }
+        let (in_first, in_count) = input_blocks(&shape);
+        Ok(Self {
+            in_c,
+            out_c: shape.out_c,
+            k_h: shape.k_h,
+            k_w: shape.k_w,
+            cfg: layer.cfg,
+            activation: layer.activation,
+            weight,
+            bias: to_lines(&bias),
+            in_first,
+            in_count,
+            direct: OnceLock::new(),
+            winograd: OnceLock::new(),
+        })
+    }
+
+    /// One input and one output channel a group.
+    pub(super) fn is_depthwise(&self) -> bool {
+        self.cfg.groups == self.in_c && self.out_c == self.in_c && self.cfg.groups > 1
+    }
+
+    pub(super) fn taps(&self) -> usize {
+        self.k_h * self.k_w
+    }
+
+    /// Weight of output channel `o` for channel `i` of the whole input; zero across groups.
+    fn weight_at(&self, o: usize, i: usize, tap: usize) -> f32 {
+        let (in_g, out_g) = (self.in_c / self.cfg.groups, self.out_c / self.cfg.groups);
+        if i >= self.in_c || o >= self.out_c || i / in_g != o / out_g {
+            return 0.0;
+        }
+        self.weight[(o * in_g + i % in_g) * self.taps() + tap]
+    }
+
+    /// The first input block that a block of output channels reads; each reads [`Conv::in_count`] blocks.
+    pub(super) fn in_first(&self, out_block: usize) -> usize {
+        self.in_first[out_block]
+    }
+
+    /// How many input blocks a block of output channels reads: all, unless there are groups.
+    pub(super) fn in_count(&self) -> usize {
+        self.in_count
+    }
+
+    /// Weights for the register tile on a blocked input: [out block][in block][tap][in lane], a line each.
+    pub(super) fn packed_blocked(&self) -> &[Line] {
+        self.direct.get_or_init(|| {
+            let one = self.in_count * self.taps() * LANES;
+            self.pack(one, |ob, at| {
+                let (ib, tap, lane) = (at / (self.taps() * LANES), at / LANES % self.taps(), at % LANES);
+                let i = (self.in_first[ob] + ib) * LANES + lane;
+                std::array::from_fn(|o| self.weight_at(ob * LANES + o, i, tap))
+            })
+        })
+    }
+
+    /// Weights for the register tile on a planar input: [out block][in channel][tap], a line each.
+    pub(super) fn packed_planar(&self) -> &[Line] {
+        self.direct.get_or_init(|| {
+            self.pack(self.in_c * self.taps(), |ob, at| {
+                let (i, tap) = (at / self.taps(), at % self.taps());
+                std::array::from_fn(|o| self.weight_at(ob * LANES + o, i, tap))
+            })
+        })
+    }
+
+    /// Weights of a depthwise layer: [block][tap], a line each.
+    pub(super) fn packed_depthwise(&self) -> &[Line] {
+        self.direct.get_or_init(|| {
+            self.pack(self.taps(), |block, tap| {
+                std::array::from_fn(|lane| self.weight_at(block * LANES + lane, block * LANES + lane, tap))
+            })
+        })
+    }
+
+    /// `lines` lines for every block of output channels, each from its block and place.
+    fn pack(&self, lines: usize, line: impl Fn(usize, usize) -> [f32; LANES] + Sync) -> Lines {
+        let mut packed = Lines::zeroed(blocks(self.out_c) * lines);
+        packed.par_chunks_mut(lines).enumerate().for_each(|(block, packed)| {
+            packed.iter_mut().enumerate().for_each(|(at, to)| to.0 = line(block, at));
+        });
+        packed
+    }
+
+    /// Transformed weights of a 3×3 layer: [frequency][out block][in channel of blocks], a line each.
+    pub(super) fn packed_winograd(&self) -> &[Line] {
+        self.winograd.get_or_init(|| {
+            let inputs = blocks(self.in_c) * LANES;
+            let mut lines = Lines::zeroed(winograd::FREQUENCIES * blocks(self.out_c) * inputs);
+            let frequency = blocks(self.out_c) * inputs;
+            for o in 0..self.out_c {
+                for i in 0..self.in_c {
+                    let transformed =
+                        winograd::transform_weight(std::array::from_fn(|tap| self.weight_at(o, i, tap)));
+                    for (f, value) in transformed.into_iter().enumerate() {
+                        lines[f * frequency + o / LANES * inputs + i].0[o % LANES] = value;
+                    }
+                }
+            }
+            lines
+        })
+    }
+}
+
+/// For each block of output channels the first block of input channels that its groups reach, and the greatest
+/// number of blocks that any of them needs.
+fn input_blocks(shape: &ConvShape) -> (Vec<usize>, usize) {
+    let range = |block: usize| {
+        let first_group = block * LANES / shape.out_c_group();
+        let last_group = (block * LANES + LANES - 1).min(shape.out_c - 1) / shape.out_c_group();
+        (first_group * shape.in_c_group() / LANES, blocks((last_group + 1) * shape.in_c_group()))
+    };
+    let ranges: Vec<_> = (0..blocks(shape.out_c)).map(range).collect();
+    let count = ranges.iter().map(|(start, end)| end - start).max().unwrap_or(0);
+    (ranges.iter().map(|(start, _)| (*start).min(blocks(shape.in_c) - count)).collect(), count)
+}
+
+/// A fully connected layer.
+#[derive(Debug)]
+pub(super) struct Linear {
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    /// (out, in)
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+impl Linear {
+    pub(super) fn new(inputs: usize, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+        const OP: &str = "frozen linear";
+        let &[outputs, got] = weight.dims() else {
+            let got = weight.dims().to_vec();
+            return Err(KernelError::Rank { op: OP, what: "the weight", got, expected: 2 }.into());
+        };
+        if got != inputs {
+            return Err(KernelError::PerChannel {
+                op: OP,
+                what: "a row of the weight",
+                got,
+                expected: inputs,
+            }
+            .into());
+        }
+        let bias = bias.map(numbers).transpose()?.unwrap_or_else(|| vec![0.0; outputs]);
+        if bias.len() != outputs {
+            let got = bias.len();
+            return Err(KernelError::PerChannel { op: OP, what: "the bias", got, expected: outputs }.into());
+        }
+        Ok(Self { inputs, outputs, weight: numbers(weight)?, bias })
+    }
+}
+
+fn to_lines(values: &[f32]) -> Vec<Line> {
+    let line = |chunk: &[f32]| {
+        let mut line = [0.0; LANES];
+        line[..chunk.len()].copy_from_slice(chunk);
+        Line(line)
+    };
+    values.chunks(LANES).map(line).collect()
+}

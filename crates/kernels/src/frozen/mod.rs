@@ -1,0 +1,178 @@
+//! Networks frozen for inference: batch norm folded into the weights, bias, residual and activation fused into the
+//! convolutions, one internal layout from the first layer to the last.
+
+#[cfg(test)]
+mod agreement;
+mod builder;
+mod depthwise;
+mod direct;
+mod input;
+mod layer;
+mod map;
+mod memory;
+mod plan;
+mod pool;
+mod shared;
+mod winograd;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use candle_core::Result;
+
+pub use builder::{Builder, ConvLayer, Norm, Value};
+
+pub use crate::Activation;
+use builder::{Kind, Node};
+use plan::{Arena, Plan};
+
+use crate::KernelError;
+use crate::simd::Isa;
+
+/// Image sizes whose plans and buffers are kept for the next call.
+const KEPT_PLANS: usize = 4;
+
+/// A network whose parameters no longer change. Made by a [`Builder`]; may be used from several threads at once.
+pub struct FrozenNet {
+    isa: Isa,
+    nodes: Vec<Node>,
+    kinds: Vec<Kind>,
+    output: usize,
+    dim: usize,
+    plans: Mutex<Plans>,
+}
+
+#[derive(Default)]
+struct Plans {
+    by_size: HashMap<(usize, usize, usize, usize), Arc<Ready>>,
+    /// Sizes in the order they were first seen.
+    order: Vec<(usize, usize, usize, usize)>,
+}
+
+/// A plan with the memory of runs that have ended.
+struct Ready {
+    plan: Plan,
+    arenas: Mutex<Vec<Arena>>,
+}
+
+/// What one layer took in [`FrozenNet::measure`].
+#[derive(Debug, Clone)]
+pub struct LayerTime {
+    /// The layer in words.
+    pub layer: String,
+    /// The algorithm chosen for it.
+    pub algorithm: &'static str,
+    /// Time on the clock.
+    pub time: Duration,
+    /// Multiplications and additions of the plain algorithm; zero for layers that are not convolutions.
+    pub flops: f64,
+}
+
+impl FrozenNet {
+    fn new(isa: Isa, nodes: Vec<Node>, kinds: Vec<Kind>, output: usize, dim: usize) -> Self {
+        Self { isa, nodes, kinds, output, dim, plans: Mutex::default() }
+    }
+
+    /// Length of the vector that each image becomes.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The instructions that the network runs on.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Vectors (n × [`FrozenNet::dim`]) of `n` images of `h` × `w` pixels, given as (n, c, h, w) in row-major order.
+    ///
+    /// Runs on the threads of the current rayon pool. The first call with another batch or image size lays the
+    /// network out for it, later ones reuse layout and memory.
+    ///
+    /// # Errors
+    /// A wrapped [`KernelError`] if the number of pixels is wrong or the images are too small for the network.
+    pub fn forward(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<f32>> {
+        self.run(pixels, (n, h, w), |_, _, _| ())
+    }
+
+    /// As [`FrozenNet::forward`], with the time that each layer took.
+    ///
+    /// # Errors
+    /// As for [`FrozenNet::forward`].
+    pub fn measure(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<LayerTime>> {
+        let mut times = Vec::new();
+        self.run(pixels, (n, h, w), |index, plan, time| {
+            let (layer, flops) = match &self.nodes[index] {
+                Node::Conv { layer, .. } => {
+                    (plan::conv_name(layer), plan::conv_flops(layer, n, plan.size(index)))
+                }
+                Node::Input => ("input".to_owned(), 0.0),
+                Node::MaxPool { cfg, .. } => (format!("max-pool {}/{}", cfg.kernel, cfg.stride), 0.0),
+                Node::GlobalAvgPool { .. } => ("global average pool".to_owned(), 0.0),
+                Node::Linear { layer, .. } => (format!("linear {}→{}", layer.inputs, layer.outputs), 0.0),
+            };
+            times.push(LayerTime { layer, algorithm: plan.describe(index), time, flops });
+        })?;
+        Ok(times)
+    }
+
+    fn run(
+        &self,
+        pixels: &[f32],
+        (n, h, w): (usize, usize, usize),
+        mut after: impl FnMut(usize, &Plan, Duration) + Send,
+    ) -> Result<Vec<f32>> {
+        let (Kind::Map(channels) | Kind::Vector(channels)) = self.kinds[0];
+        let expected = n.checked_mul(channels).and_then(|v| v.checked_mul(h)).and_then(|v| v.checked_mul(w));
+        if expected != Some(pixels.len()) {
+            return Err(KernelError::PixelCount { got: pixels.len(), n, channels, h, w }.into());
+        }
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let ready = self.ready((n, h, w))?;
+        let mut arena = lock(&ready.arenas).pop().unwrap_or_else(|| ready.plan.arena());
+        // Inside the pool, the layers' parallel parts start without waking a sleeping worker for each of them.
+        let vectors = rayon::scope(|_| {
+            for (index, node) in self.nodes.iter().enumerate() {
+                let start = Instant::now();
+                ready.plan.step(index, node, pixels, &mut arena);
+                after(index, &ready.plan, start.elapsed());
+            }
+            ready.plan.vector(self.output, &arena).to_vec()
+        });
+        lock(&ready.arenas).push(arena);
+        Ok(vectors)
+    }
+
+    /// The plan for a size, made if it is new.
+    fn ready(&self, (n, h, w): (usize, usize, usize)) -> Result<Arc<Ready>> {
+        let key = (n, h, w, rayon::current_num_threads());
+        if let Some(ready) = lock(&self.plans).by_size.get(&key) {
+            return Ok(Arc::clone(ready));
+        }
+        let plan = Plan::new(self.isa, &self.nodes, &self.kinds, (n, h, w))?;
+        let ready = Arc::new(Ready { plan, arenas: Mutex::default() });
+        let mut plans = lock(&self.plans);
+        if plans.by_size.insert(key, Arc::clone(&ready)).is_none() {
+            plans.order.push(key);
+        }
+        if plans.order.len() > KEPT_PLANS {
+            let oldest = plans.order.remove(0);
+            plans.by_size.remove(&oldest);
+        }
+        Ok(ready)
+    }
+}
+
+impl std::fmt::Debug for FrozenNet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (layers, isa, dim) = (self.nodes.len(), self.isa, self.dim);
+        f.debug_struct("FrozenNet").field("layers", &layers).field("isa", &isa).field("dim", &dim).finish()
+    }
+}
+
+/// The guarded values are only ever replaced whole, so a panic elsewhere leaves them usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
