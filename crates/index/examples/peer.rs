@@ -1,0 +1,157 @@
+//! This crate's side of `benches/peers/index`: builds and searches on command, so that a script can measure it in turn
+//! with others. Commands on standard input, a JSON object a line on standard output:
+//!
+//! `build DIR CODES BUILDER M EF_CONSTRUCTION` · `open DIR` · `search EF THREADS REPEAT` · `exact K QUERIES` ·
+//! `filter CLASS_COUNT EF` · `memory`
+
+use std::error::Error;
+use std::io::BufRead;
+use std::path::Path;
+use std::time::Instant;
+
+use semblance_index::*;
+use serde_json::{Value, json};
+
+const DIM: usize = 512;
+
+fn floats(path: &Path) -> Vec<f32> {
+    let bytes = std::fs::read(path).expect("the data was generated before");
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect()
+}
+
+/// Kilobytes of a line of `/proc/self/status`.
+fn status(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find(|l| l.starts_with(name)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let data = std::env::args().nth(1).ok_or("usage: peer DATA_DIR")?;
+    let data = Path::new(&data);
+    let queries = floats(&data.join("queries.f32"));
+    let n = queries.len() / DIM;
+    let truth = floats(&data.join("truth.u32"));
+    let truth: Vec<Vec<u64>> =
+        truth.chunks_exact(100).map(|row| row.iter().map(|id| u64::from(id.to_bits())).collect()).collect();
+    let recall = |found: &[Vec<Neighbor>]| {
+        let hits =
+            found.iter().zip(&truth).map(|(f, t)| f.iter().filter(|n| t[..10].contains(&n.id)).count());
+        hits.sum::<usize>() as f64 / (10 * n) as f64
+    };
+    let mut index: Option<Index> = None;
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let answer: Value = match words.as_slice() {
+            ["build", dir, codes, builder, m, ef] => {
+                let base = floats(&data.join("base.f32"));
+                let _ = std::fs::remove_dir_all(dir);
+                let mut config = IndexConfig::new(DIM, "peer");
+                config.codes = codes.parse()?;
+                config.durability = Durability::Finish;
+                config.hnsw = HnswConfig {
+                    m: m.parse()?,
+                    ef_construction: ef.parse()?,
+                    builder: builder.parse()?,
+                    ..HnswConfig::default()
+                };
+                let start = Instant::now();
+                let writer = IndexWriter::create(dir, &config)?;
+                for (i, vectors) in base.chunks(2048 * DIM).enumerate() {
+                    let item = |j: usize| {
+                        let key = i * 2048 + j;
+                        let metadata = json!({"n": key % 2000}).as_object().expect("an object").clone();
+                        NewItem { metadata, ..NewItem::new(format!("{key}")) }
+                    };
+                    let items: Vec<NewItem> = (0..vectors.len() / DIM).map(item).collect();
+                    writer.upsert(&items, vectors)?;
+                }
+                let stored = start.elapsed().as_secs_f64();
+                let begin = std::sync::Mutex::new((f64::NAN, 0.0));
+                writer.finish(&|p| {
+                    let mut begin = begin.lock().expect("no panic");
+                    match p.stage {
+                        Stage::Link if begin.0.is_nan() => begin.0 = start.elapsed().as_secs_f64(),
+                        Stage::Link => begin.1 = start.elapsed().as_secs_f64(),
+                        _ => {}
+                    }
+                })?;
+                let all = start.elapsed().as_secs_f64();
+                let (from, to) = *begin.lock().expect("no panic");
+                json!({"stored": stored, "linked": to - from, "build": all - stored, "all": all})
+            }
+            ["open", dir] => {
+                drop(index.take());
+                let start = Instant::now();
+                let opened = Index::open(dir)?;
+                let open = start.elapsed().as_secs_f64();
+                opened.search(&queries[..DIM], &SearchParams::new(10))?;
+                let first = start.elapsed().as_secs_f64();
+                index = Some(opened);
+                json!({"open_ms": open * 1e3, "with_first_query_ms": first * 1e3})
+            }
+            ["search", ef, threads, repeat] => {
+                let index = index.as_ref().ok_or("open first")?;
+                let params = SearchParams { ef_search: Some(ef.parse()?), ..SearchParams::new(10) };
+                let (mut times, mut found) = (vec![], vec![]);
+                for _ in 0..repeat.parse::<usize>()? {
+                    let start = Instant::now();
+                    found = if *threads == "1" {
+                        queries.chunks(DIM).map(|q| index.search(q, &params)).collect::<Result<_>>()?
+                    } else {
+                        index.search_batch(&queries, n, &params)?
+                    };
+                    times.push(n as f64 / start.elapsed().as_secs_f64());
+                }
+                let (_, explain) = index.search_explained(&queries[..DIM], &params)?;
+                json!({"qps": times, "recall": recall(&found), "scored": explain.scored})
+            }
+            ["exact", k, count] => {
+                let index = index.as_ref().ok_or("open first")?;
+                let count: usize = count.parse()?;
+                let queries = floats(&data.join("base.f32"));
+                let queries = &queries[..count * DIM];
+                let start = Instant::now();
+                let found = index.search_batch(queries, count, &SearchParams::exact(k.parse()?))?;
+                json!({"seconds": start.elapsed().as_secs_f64(), "found": found.len(), "peak_mib": status("VmHWM") / 1024})
+            }
+            ["filter", below, ef] => {
+                let index = index.as_ref().ok_or("open first")?;
+                let filter = Filter::range("n", 0, below.parse::<u64>()?);
+                let params = SearchParams {
+                    ef_search: Some(ef.parse()?),
+                    filter: Some(filter),
+                    ..SearchParams::new(10)
+                };
+                let exact = SearchParams { exact: true, ..params.clone() };
+                let (_, explain) = index.search_explained(&queries[..DIM], &params)?;
+                let start = Instant::now();
+                let found = queries[..200 * DIM]
+                    .chunks(DIM)
+                    .map(|q| index.search(q, &params))
+                    .collect::<Result<Vec<_>>>()?;
+                let seconds = start.elapsed().as_secs_f64();
+                let start = Instant::now();
+                let truth = queries[..200 * DIM]
+                    .chunks(DIM)
+                    .map(|q| index.search(q, &exact))
+                    .collect::<Result<Vec<_>>>()?;
+                let exact_seconds = start.elapsed().as_secs_f64();
+                let hits: usize = found
+                    .iter()
+                    .zip(&truth)
+                    .map(|(f, t)| f.iter().filter(|n| t.iter().any(|m| m.id == n.id)).count())
+                    .sum();
+                let all: usize = truth.iter().map(Vec::len).sum();
+                json!({"qps": 200.0 / seconds, "exact_qps": 200.0 / exact_seconds, "recall": hits as f64 / all as f64, "explain": explain})
+            }
+            ["memory"] => {
+                json!({"anonymous_mib": status("RssAnon") / 1024, "mapped_mib": status("RssFile") / 1024})
+            }
+            _ => return Err(format!("what is {line:?}?").into()),
+        };
+        println!("{answer}");
+    }
+    Ok(())
+}

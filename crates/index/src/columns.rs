@@ -1,0 +1,322 @@
+//! Metadata by field instead of by item, so that a filter looks at numbers and not at records.
+//!
+//! A column has a dictionary of its distinct values, sorted: numbers, then strings, then everything else. A condition
+//! becomes one run of the dictionary, found by bisection, plus those of the rest that meet it one by one.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use rayon::prelude::*;
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::filter::{Field, Filter, compare};
+use crate::item::Item;
+use crate::item_table::ItemTable;
+
+const MISSING: u32 = u32::MAX;
+/// Records decoded at a time.
+const PART: usize = 16_384;
+
+/// One bit a row.
+pub(crate) type Bits = Vec<u64>;
+
+/// Metadata of all items of a table, by field.
+pub(crate) struct Columns {
+    len: usize,
+    fields: HashMap<String, Column>,
+}
+
+#[derive(Default)]
+struct Column {
+    values: Vec<Value>,
+    numbers: usize,
+    strings: usize,
+    /// Place in `values` of each row's value.
+    codes: Vec<u32>,
+}
+
+impl Columns {
+    /// Reads every record once.
+    pub(crate) fn read(items: &ItemTable) -> Result<Self> {
+        let (len, mut building) = (items.len(), HashMap::<String, Building>::new());
+        for start in (0..len).step_by(PART) {
+            let part = (start..len.min(start + PART)).into_par_iter().map(|row| items.item(row as u32));
+            for (row, item) in (start..).zip(part.collect::<Result<Vec<Item>>>()?) {
+                let classes = [("class", item.class), ("super_class", item.super_class)];
+                let classes =
+                    classes.into_iter().filter_map(|(name, c)| Some((name.to_string(), Value::String(c?))));
+                let metadata = item.metadata.into_iter().map(|(name, v)| (format!("metadata.{name}"), v));
+                for (name, value) in classes.chain(metadata) {
+                    building.entry(name).or_default().put(row, value);
+                }
+            }
+        }
+        let fields = building.into_iter().map(|(name, b)| (name, b.finish(len))).collect();
+        Ok(Self { len, fields })
+    }
+
+    /// Rows whose items meet the filter.
+    pub(crate) fn matching(&self, filter: &Filter, items: &ItemTable) -> Result<Bits> {
+        let combine = |filters: &[Filter], start: u64, op: fn(&mut u64, u64)| {
+            filters.iter().try_fold(self.all(start), |mut bits, filter| {
+                let other = self.matching(filter, items)?;
+                bits.iter_mut().zip(other).for_each(|(a, b)| op(a, b));
+                Ok(bits)
+            })
+        };
+        match filter {
+            Filter::Not(inner) => {
+                let mut bits = self.matching(inner, items)?;
+                bits.iter_mut().zip(self.all(u64::MAX)).for_each(|(a, all)| *a = !*a & all);
+                Ok(bits)
+            }
+            Filter::And(filters) => combine(filters, u64::MAX, |a, b| *a &= b),
+            Filter::Or(filters) => combine(filters, 0, |a, b| *a |= b),
+            leaf => match leaf.field() {
+                Some(Field::Key) => self.by_key(leaf, items),
+                Some(Field::Id) => Ok(self.rows(|row| leaf.accepts(&Value::from(items.ids()[row])))),
+                Some(Field::Class) => Ok(self.by_column("class", leaf)),
+                Some(Field::SuperClass) => Ok(self.by_column("super_class", leaf)),
+                Some(Field::Metadata(name)) => Ok(self.by_column(&format!("metadata.{name}"), leaf)),
+                None => Ok(self.all(0)),
+            },
+        }
+    }
+
+    fn by_column(&self, name: &str, leaf: &Filter) -> Bits {
+        let Some(column) = self.fields.get(name) else { return self.all(0) };
+        let (run, others) = column.accepted(leaf);
+        let (low, width) = (run.start as u32, run.len() as u32);
+        if others.is_empty() {
+            // `MISSING` is in no run: it is beyond every dictionary.
+            return self.rows(|row| column.codes[row].wrapping_sub(low) < width);
+        }
+        self.rows(|row| {
+            let code = column.codes[row];
+            code.wrapping_sub(low) < width || others.binary_search(&code).is_ok()
+        })
+    }
+
+    fn by_key(&self, leaf: &Filter, items: &ItemTable) -> Result<Bits> {
+        let wanted: Vec<&Value> = match leaf {
+            Filter::Eq { value, .. } => vec![value],
+            Filter::In { values, .. } => values.iter().collect(),
+            // Bounds on keys are rare: the records are read.
+            _ => {
+                let word = |word: usize| {
+                    (word * 64..self.len.min(word * 64 + 64)).try_fold(0u64, |bits, row| {
+                        let accepted = leaf.accepts(&Value::String(items.item(row as u32)?.key));
+                        Ok(bits | u64::from(accepted) << (row % 64))
+                    })
+                };
+                return (0..self.len.div_ceil(64)).into_par_iter().map(word).collect();
+            }
+        };
+        let mut bits = self.all(0);
+        for key in wanted.into_iter().filter_map(Value::as_str) {
+            if let Some(row) = items.find(key)? {
+                bits[row as usize / 64] |= 1 << (row % 64);
+            }
+        }
+        Ok(bits)
+    }
+
+    fn all(&self, word: u64) -> Bits {
+        let mut bits = vec![word; self.len.div_ceil(64)];
+        if let (Some(last), 1..) = (bits.last_mut(), self.len % 64) {
+            *last &= (1 << (self.len % 64)) - 1;
+        }
+        bits
+    }
+
+    fn rows(&self, accept: impl Fn(usize) -> bool + Sync) -> Bits {
+        let word = |word: usize| {
+            (word * 64..self.len.min(word * 64 + 64))
+                .fold(0u64, |bits, row| bits | u64::from(accept(row)) << (row % 64))
+        };
+        if self.len < 1 << 17 {
+            return (0..self.len.div_ceil(64)).map(word).collect();
+        }
+        (0..self.len.div_ceil(64)).into_par_iter().with_min_len(512).map(word).collect()
+    }
+}
+
+impl Column {
+    /// Dictionary places that meet a condition: a run among the numbers or strings, and others, ascending.
+    fn accepted(&self, leaf: &Filter) -> (Range<usize>, Vec<u32>) {
+        let mut run = 0..0;
+        let mut others = Vec::new();
+        let sections = [0..self.numbers, self.numbers..self.numbers + self.strings];
+        let bisect = |section: &Range<usize>, before: &dyn Fn(&Value) -> bool| {
+            section.start + self.values[section.clone()].partition_point(before)
+        };
+        match leaf {
+            Filter::Range { gt, gte, lt, lte, .. } => {
+                let bound = [gt, gte, lt, lte].into_iter().flatten().next();
+                let section = sections[usize::from(bound.is_some_and(Value::is_string))].clone();
+                let below = |v: &Value, b: &Value| compare(v, b).is_some_and(|o| o.is_lt());
+                let up_to = |v: &Value, b: &Value| compare(v, b).is_some_and(|o| o.is_le());
+                let low = gte.iter().map(|b| bisect(&section, &|v| below(v, b)));
+                let low = low.chain(gt.iter().map(|b| bisect(&section, &|v| up_to(v, b)))).max();
+                let high = lt.iter().map(|b| bisect(&section, &|v| below(v, b)));
+                let high = high.chain(lte.iter().map(|b| bisect(&section, &|v| up_to(v, b)))).min();
+                let (low, high) = (low.unwrap_or(section.start), high.unwrap_or(section.end));
+                run = low..high.max(low);
+            }
+            Filter::Exists { .. } => run = 0..self.numbers + self.strings,
+            Filter::Eq { value, .. } => self.find(value, &mut others),
+            Filter::In { values, .. } => values.iter().for_each(|value| self.find(value, &mut others)),
+            Filter::Not(_) | Filter::And(_) | Filter::Or(_) => {}
+        }
+        let rest = self.numbers + self.strings..self.values.len();
+        others.extend(rest.filter(|&at| leaf.accepts(&self.values[at])).map(|at| at as u32));
+        others.sort_unstable();
+        others.dedup();
+        (run, others)
+    }
+
+    /// Adds the places of a number or string.
+    fn find(&self, value: &Value, places: &mut Vec<u32>) {
+        let section = match value {
+            Value::Number(_) => 0..self.numbers,
+            Value::String(_) => self.numbers..self.numbers + self.strings,
+            _ => return,
+        };
+        let values = &self.values[section.clone()];
+        let first = values.partition_point(|v| compare(v, value).is_some_and(|o| o.is_lt()));
+        let equal =
+            values[first..].iter().take_while(|v| compare(v, value).is_some_and(|o| o.is_eq())).count();
+        places.extend((section.start + first..section.start + first + equal).map(|at| at as u32));
+    }
+}
+
+#[derive(Default)]
+struct Building {
+    place: HashMap<String, u32>,
+    values: Vec<Value>,
+    codes: Vec<u32>,
+}
+
+impl Building {
+    fn put(&mut self, row: usize, value: Value) {
+        let next = self.values.len() as u32;
+        let code = *self.place.entry(value.to_string()).or_insert(next);
+        if code == next {
+            self.values.push(value);
+        }
+        self.codes.resize(row, MISSING);
+        self.codes.push(code);
+    }
+
+    fn finish(mut self, len: usize) -> Column {
+        self.codes.resize(len, MISSING);
+        let kind = |v: &Value| match v {
+            Value::Number(_) => 0,
+            Value::String(_) => 1,
+            _ => 2,
+        };
+        let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
+        order.sort_by(|&a, &b| {
+            let (a, b) = (&self.values[a as usize], &self.values[b as usize]);
+            kind(a).cmp(&kind(b)).then_with(|| compare(a, b).unwrap_or(std::cmp::Ordering::Equal))
+        });
+        let mut renamed = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(new, &old)| renamed[old as usize] = new as u32);
+        self.codes.iter_mut().filter(|c| **c != MISSING).for_each(|code| *code = renamed[*code as usize]);
+        let values: Vec<Value> =
+            order.iter().map(|&old| std::mem::take(&mut self.values[old as usize])).collect();
+        let count = |which: i32| values.iter().filter(|v| kind(v) == which).count();
+        Column { numbers: count(0), strings: count(1), values, codes: self.codes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::encode_item;
+    use crate::item::NewItem;
+    use crate::item_table::ItemTableBuilder;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            (-3i64..4).prop_map(Value::from),
+            prop_oneof![
+                Just(json!(1.0)),
+                Just(json!(-0.5)),
+                Just(json!(2.5)),
+                Just(json!(18446744073709551615u64))
+            ],
+            "[a-c]{0,2}".prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            Just(Value::Null),
+            Just(json!(["a", 1])),
+            Just(json!({"x": 1})),
+        ]
+    }
+
+    fn leaf() -> impl Strategy<Value = Filter> {
+        let field =
+            prop_oneof![Just("x"), Just("y"), Just("class"), Just("key"), Just("id"), Just("super_class")];
+        let number = || proptest::option::of(-4i64..5);
+        prop_oneof![
+            (field.clone(), value()).prop_map(|(f, v)| Filter::eq(f, v)),
+            (field.clone(), proptest::collection::vec(value(), 0..3)).prop_map(|(f, v)| Filter::any_of(f, v)),
+            (field.clone(), number(), number(), -4i64..5).prop_map(|(f, gt, lte, lt)| Filter::Range {
+                field: f.into(),
+                gt: gt.map(Value::from),
+                gte: None,
+                lt: Some(lt.into()),
+                lte: lte.map(Value::from),
+            }),
+            (field.clone(), "[a-c]{1,2}").prop_map(|(f, s)| Filter::Range {
+                field: f.into(),
+                gte: Some(s.into()),
+                gt: None,
+                lt: None,
+                lte: None,
+            }),
+            field.prop_map(|f| Filter::Exists { field: f.into() }),
+        ]
+    }
+
+    fn filter() -> impl Strategy<Value = Filter> {
+        leaf().prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                inner.clone().prop_map(Filter::not),
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Filter::And),
+                proptest::collection::vec(inner, 0..3).prop_map(Filter::Or),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn columns_say_what_records_say(
+            rows in proptest::collection::vec((proptest::option::of(value()), proptest::option::of(value()), proptest::option::of("[a-c]{1,2}")), 0..90),
+            filters in proptest::collection::vec(filter(), 8),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut table = ItemTableBuilder::create(&dir.path().join("items")).unwrap();
+            let mut items = vec![];
+            for (i, (x, y, class)) in rows.into_iter().enumerate() {
+                let mut item = NewItem { class, ..NewItem::new(format!("{}{i}", ["a", "b", "c"][i % 3])) };
+                item.metadata.extend([("x".to_string(), x), ("y".to_string(), y)].into_iter().filter_map(|(k, v)| Some((k, v?))));
+                table.push(i as u64 * 2, 0, &encode_item(&item)).unwrap();
+                items.push(item.with_id(i as u64 * 2));
+            }
+            let table = ItemTable::open(dir.path(), &table.finish(1).unwrap()).unwrap();
+            let columns = Columns::read(&table).unwrap();
+            for filter in filters {
+                let bits = columns.matching(&filter, &table).unwrap();
+                for (row, item) in items.iter().enumerate() {
+                    prop_assert_eq!(bits[row / 64] >> (row % 64) & 1 == 1, filter.matches(item), "{:?} {:?}", filter, item);
+                }
+                prop_assert!(bits.iter().map(|b| b.count_ones() as usize).sum::<usize>() <= items.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What can go wrong, with the numbers that say so and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+/// Result of every fallible operation of this crate.
+pub type Result<T, E = IndexError> = std::result::Result<T, E>;
+
+/// An error of the index. The message names the culprit and the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexError {
+    // ---- the index as a whole -------------------------------------------------------------------------------
+    /// The folder holds no index.
+    #[error("no index at {}: build one first with `semblance index build`", dir.display())]
+    Missing {
+        /// Folder that was asked for.
+        dir: PathBuf,
+    },
+    /// Building began and never finished.
+    #[error(
+        "the index at {} is unfinished (its manifest is missing): resume it with the same `semblance index build` command and --resume, \
+         or make it searchable from what it holds with `semblance index rebuild`",
+        dir.display()
+    )]
+    Unfinished {
+        /// Folder of the index.
+        dir: PathBuf,
+    },
+    /// A new index was to be created where one is.
+    #[error(
+        "{} already holds {} index: open it, choose another folder, or ask for it to be replaced",
+        dir.display(), if *finished { "a finished" } else { "an unfinished" }
+    )]
+    AlreadyExists {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// Whether its manifest is there.
+        finished: bool,
+    },
+    /// The folder holds other files than an index.
+    #[error("{} is not empty and holds no index: choose an empty or a new folder", dir.display())]
+    NotAnIndex {
+        /// Folder that was asked for.
+        dir: PathBuf,
+    },
+    /// Written by a program that uses another format.
+    #[error(
+        "the index at {} has format version {found}, this program reads versions {oldest} to {newest}: use the program that wrote it to \
+         export the index, then import it here",
+        dir.display()
+    )]
+    FormatVersion {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// Version found there.
+        found: u32,
+        /// Oldest version this program reads.
+        oldest: u32,
+        /// Newest version this program reads, the one it writes.
+        newest: u32,
+    },
+    /// The vectors were made by another model than the one that wants to search them.
+    #[error(
+        "the index at {} was built with model {index}, the given model is {given}: search with the model of the index, or build a new index",
+        dir.display()
+    )]
+    WrongModel {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// Fingerprint kept in the manifest.
+        index: String,
+        /// Fingerprint of the model at hand.
+        given: String,
+    },
+    /// Another writer is at work.
+    #[error("the index at {} is being written by {holder}: wait till it ends (reading goes on meanwhile)", dir.display())]
+    Locked {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// Who holds the lock, as far as known.
+        holder: String,
+    },
+    /// A derived file is damaged; the store can restore it.
+    #[error("{} is damaged ({what}): restore it from the store with `semblance index rebuild`", path.display())]
+    Damaged {
+        /// The damaged file.
+        path: PathBuf,
+        /// What was noticed.
+        what: String,
+    },
+    /// The store itself, the truth, is damaged.
+    #[error("the store at {} is damaged ({what}): see what is left with `semblance index verify`, and export or rebuild it", path.display())]
+    StoreDamaged {
+        /// Folder of the store.
+        path: PathBuf,
+        /// What was noticed.
+        what: String,
+    },
+
+    // ---- vectors, parameters and filters ----------------------------------------------------------------------
+    /// A vector of another length than the index's.
+    #[error("expected vectors of dimension {expected}, received {received}")]
+    WrongDimension {
+        /// Dimension of the index.
+        expected: usize,
+        /// Dimension received.
+        received: usize,
+    },
+    /// The number of floats is not rows × dimension.
+    #[error("{rows} vectors of dimension {dim} are {} numbers, received {received}", rows * dim)]
+    WrongLength {
+        /// Vectors announced.
+        rows: usize,
+        /// Dimension of the index.
+        dim: usize,
+        /// Numbers received.
+        received: usize,
+    },
+    /// NaN or infinity in a vector.
+    #[error("vector {row} has {value} at position {position}: vectors must be finite")]
+    NotFinite {
+        /// Which vector of the call.
+        row: usize,
+        /// Where in it.
+        position: usize,
+        /// The value.
+        value: f32,
+    },
+    /// All zeros have no direction.
+    #[error("vector {row} is zero: it has no direction to compare")]
+    ZeroVector {
+        /// Which vector of the call.
+        row: usize,
+    },
+    /// A vector not of length one.
+    #[error("vector {row} has norm {norm}, not 1: normalise vectors before they enter the index")]
+    NotUnit {
+        /// Which vector of the call.
+        row: usize,
+        /// Its Euclidean norm.
+        norm: f32,
+    },
+    /// No neighbour at all was asked for.
+    #[error("k is 0: ask for at least one neighbour")]
+    ZeroK,
+    /// The index has no such item.
+    #[error("the index has no item with id {id}")]
+    UnknownId {
+        /// The id.
+        id: u64,
+    },
+    /// A parameter out of its range.
+    #[error("{name} = {value} is out of range: {expected}")]
+    Parameter {
+        /// Name of the parameter.
+        name: &'static str,
+        /// Value received.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A filter that cannot be understood or applied.
+    #[error("the filter is not valid: {what}")]
+    Filter {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An item that cannot be stored.
+    #[error("item {key:?} cannot be stored: {what}")]
+    Item {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A file to be imported is not what it should be.
+    #[error("{} cannot be imported: {what}", path.display())]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+
+    // ---- the machine ------------------------------------------------------------------------------------------
+    /// The disk is full.
+    #[error("no space left on the disk while writing {}: free some and repeat, the index is as it was", path.display())]
+    DiskFull {
+        /// File being written.
+        path: PathBuf,
+    },
+    /// The folder cannot be written.
+    #[error("{} cannot be written: check its permissions and that the file system is not read-only", path.display())]
+    ReadOnly {
+        /// File or folder that refused.
+        path: PathBuf,
+    },
+    /// Any other failure of the file system.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or folder concerned.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A failure within the store.
+    #[error("the store at {} failed: {what}", path.display())]
+    Store {
+        /// Folder of the store.
+        path: PathBuf,
+        /// What it said.
+        what: String,
+    },
+}
+
+impl IndexError {
+    /// Names the file in an error of the file system, and tells a full disk and missing permissions apart.
+    pub(crate) fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let path = path.as_ref().to_path_buf();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull { path },
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path },
+            _ => Self::Io { path, source },
+        }
+    }
+
+    pub(crate) fn damaged(path: impl AsRef<Path>, what: impl Into<String>) -> Self {
+        Self::Damaged { path: path.as_ref().to_path_buf(), what: what.into() }
+    }
+
+    /// True if the derived files are at fault and the store can restore them.
+    pub fn is_rebuildable(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_read_only_folder_are_told_apart() {
+        let full = IndexError::io("a/b", std::io::Error::from_raw_os_error(28));
+        assert!(matches!(full, IndexError::DiskFull { .. }), "{full}");
+        let denied = IndexError::io("a/b", std::io::Error::from_raw_os_error(13));
+        assert!(matches!(denied, IndexError::ReadOnly { .. }), "{denied}");
+        assert!(denied.to_string().starts_with("a/b cannot be written"));
+    }
+}

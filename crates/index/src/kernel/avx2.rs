@@ -1,0 +1,115 @@
+//! Kernels for AVX2 with FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use super::prefetch;
+
+/// Rows asked for ahead of the one being scored.
+const AHEAD: usize = 4;
+
+/// # Safety
+/// See [`super::Many`]; needs AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn f32_many(
+    query: *const f32,
+    rows: *const f32,
+    len: usize,
+    nodes: &[u32],
+    scores: &mut [f32],
+) {
+    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
+        if let Some(&next) = nodes.get(i + AHEAD) {
+            prefetch(rows.wrapping_add(next as usize * len), len * 4);
+        }
+        // SAFETY: the caller promises that the node is a row of `len` numbers, as is the query; `len` is a multiple of 16.
+        *score = unsafe {
+            let row = rows.add(node as usize * len);
+            let mut sums = [_mm256_setzero_ps(); 4];
+            let mut at = 0;
+            while at < len {
+                for (lane, sum) in sums.iter_mut().enumerate().take(((len - at) / 8).min(4)) {
+                    let offset = at + lane * 8;
+                    *sum = _mm256_fmadd_ps(
+                        _mm256_loadu_ps(query.add(offset)),
+                        _mm256_loadu_ps(row.add(offset)),
+                        *sum,
+                    );
+                }
+                at += 32;
+            }
+            add_f32(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
+        };
+    }
+}
+
+/// # Safety
+/// See [`super::Many`]; needs AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn f16_many(
+    query: *const f32,
+    rows: *const u16,
+    len: usize,
+    nodes: &[u32],
+    scores: &mut [f32],
+) {
+    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
+        if let Some(&next) = nodes.get(i + AHEAD) {
+            prefetch(rows.wrapping_add(next as usize * len), len * 2);
+        }
+        // SAFETY: as above; `len` is a multiple of 32.
+        *score = unsafe {
+            let row = rows.add(node as usize * len);
+            let mut sums = [_mm256_setzero_ps(); 4];
+            for at in (0..len).step_by(32) {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    let offset = at + lane * 8;
+                    let numbers = _mm256_cvtph_ps(_mm_loadu_si128(row.add(offset).cast()));
+                    *sum = _mm256_fmadd_ps(_mm256_loadu_ps(query.add(offset)), numbers, *sum);
+                }
+            }
+            add_f32(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
+        };
+    }
+}
+
+/// # Safety
+/// See [`super::Many`]; needs AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn i8_many(
+    query: *const i8,
+    rows: *const u8,
+    len: usize,
+    nodes: &[u32],
+    scores: &mut [i32],
+) {
+    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
+        if let Some(&next) = nodes.get(i + AHEAD) {
+            prefetch(rows.wrapping_add(next as usize * len), len);
+        }
+        // SAFETY: as above; `len` is a multiple of 64. Products are taken in 16 bits: `maddubs` would saturate.
+        *score = unsafe {
+            let row = rows.add(node as usize * len);
+            let mut sums = [_mm256_setzero_si256(); 4];
+            for at in (0..len).step_by(64) {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    let offset = at + lane * 16;
+                    let x = _mm256_cvtepu8_epi16(_mm_loadu_si128(row.add(offset).cast()));
+                    let q = _mm256_cvtepi8_epi16(_mm_loadu_si128(query.add(offset).cast()));
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(x, q));
+                }
+            }
+            let sum =
+                _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), _mm256_add_epi32(sums[2], sums[3]));
+            let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
+            _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)))
+        };
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn add_f32(sums: __m256) -> f32 {
+    let half = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums));
+    let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
+}

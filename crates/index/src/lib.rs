@@ -1,0 +1,88 @@
+//! Unit vectors to neighbours, on disk: an embedded vector index.
+//!
+//! Vectors and what is known of them live in a store ([sled](https://docs.rs/sled)), the truth. From it come the files
+//! readers use: vectors, codes, a graph (HNSW) and a table of items, immutable, checksummed and mapped into memory.
+//! They can be thrown away at any time and are made again from the store.
+//!
+//! ```
+//! use semblance_index::{Filter, Index, IndexConfig, IndexWriter, NewItem, SearchParams};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let writer = IndexWriter::create(dir.path(), &IndexConfig::new(2, "model fingerprint"))?;
+//! let mut shoe = NewItem::new("shoe.jpg");
+//! shoe.class = Some("shoes".into());
+//! shoe.metadata.insert("price".into(), 20.into());
+//! writer.upsert(&[shoe, NewItem::new("hat.jpg")], &[1.0, 0.0, 0.0, 1.0])?; // durable when it returns
+//! writer.finish(&|_progress| {})?; // the graph is built, other processes can search
+//!
+//! let index = Index::open(dir.path())?;
+//! index.check_model("model fingerprint")?;
+//! let found = index.search(&[0.6, 0.8], &SearchParams::new(2))?;
+//! assert_eq!(index.item(found[0].id)?.key, "hat.jpg");
+//! assert_eq!(found[0].score, 0.8);
+//!
+//! let cheap = SearchParams { filter: Some(Filter::range("price", 0, 50)), ..SearchParams::new(10) };
+//! assert_eq!(index.search(&[0.6, 0.8], &cheap)?.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Concurrency
+//! One [`IndexWriter`] at a time; the second gets [`IndexError::Locked`]. Any number of [`Index`]es in any number of
+//! processes, also beside the writer. A reader sees the state published last by [`IndexWriter::finish`]; a reader that
+//! comes from [`IndexWriter::reader`] also sees every batch as soon as it is written. Never half a batch.
+//!
+//! # Durability
+//! See [`Durability`]: by default what [`IndexWriter::upsert`] and [`IndexWriter::delete`] acknowledged survives a
+//! power cut. Published files appear whole or not at all: synced, then named by a manifest that is renamed into place.
+
+mod block_file;
+mod build;
+mod codec;
+mod columns;
+mod commit;
+mod config;
+mod error;
+mod exact;
+mod exchange;
+mod filter;
+mod flat;
+mod graph;
+mod hnsw;
+mod index;
+mod item;
+mod item_table;
+mod kernel;
+mod manifest;
+mod order;
+mod pages;
+mod publish;
+mod quantize;
+mod query;
+mod rows;
+mod snapshot;
+mod store;
+mod tail;
+mod topk;
+mod vector_index;
+mod verify;
+mod walk;
+mod writer;
+
+pub use config::{
+    Builder, Codes, Durability, HnswConfig, IndexConfig, MAX_DIM, Memory, Progress, RESIDENT_BYTES, Stage,
+    is_finished,
+};
+pub use error::{IndexError, Result};
+pub use exchange::{ExportFormat, ITEMS_NAME, export, import};
+pub use filter::Filter;
+pub use flat::FlatIndex;
+pub use index::Index;
+pub use item::{Item, MAX_KEY_BYTES, NewItem};
+pub use kernel::instruction_set;
+pub use manifest::{FILE_NAME as MANIFEST_NAME, FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT};
+pub use query::{Explain, Strategy};
+pub use vector_index::{NORM_TOLERANCE, Neighbor, SearchParams, VectorIndex, check_vectors};
+pub use verify::{Fault, VerifyReport, verify};
+pub use writer::IndexWriter;

@@ -1,0 +1,261 @@
+//! The walk through the graph: greedy descent through the upper layers, best-first search on one layer.
+//!
+//! Malkov and Yashunin 2016, algorithms 2 and 5. Candidates and results share one pool of the `ef` best nodes seen,
+//! sorted, each marked once its links were followed: the walk ends when all are, which is the paper's condition.
+
+use std::cell::RefCell;
+
+use crate::graph::{GraphView, NONE};
+use crate::quantize::Query;
+
+/// Rows asked for before the first is scored.
+const AHEAD: usize = 4;
+const EXPANDED: u32 = 1 << 31;
+
+/// A graph to walk on: one being built or a finished one.
+pub(crate) trait Links {
+    fn nodes(&self) -> usize;
+    /// Calls `visit` with every link of a node on a layer it reaches.
+    fn each(&self, node: u32, level: u8, visit: impl FnMut(u32));
+    /// Asks for a node's links on the ground layer ahead of their use.
+    fn prefetch(&self, node: u32);
+}
+
+impl Links for GraphView<'_> {
+    fn nodes(&self) -> usize {
+        GraphView::nodes(self)
+    }
+
+    #[inline(always)]
+    fn each(&self, node: u32, level: u8, mut visit: impl FnMut(u32)) {
+        let row = if level == 0 { self.ground_row(node) } else { self.upper_row(node, level) };
+        for &link in row {
+            if link == NONE {
+                break;
+            }
+            visit(link);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, node: u32) {
+        crate::kernel::prefetch(self.ground_row(node).as_ptr(), 128);
+    }
+}
+
+/// A node and its score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Scored {
+    pub(crate) score: f32,
+    pub(crate) node: u32,
+}
+
+/// Memory of a walk, reused from one to the next.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    visited: Vec<u64>,
+    touched: Vec<u32>,
+    fresh: Vec<u32>,
+    scores: Vec<f32>,
+    /// The best nodes of the last walk, best first.
+    pub(crate) pool: Vec<Scored>,
+    /// Links followed and scores computed by the last walk.
+    pub(crate) scored: usize,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Lends this thread's scratch memory.
+pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => work(&mut scratch),
+        // A walk started from within a walk, such as by a stolen rayon job.
+        Err(_) => work(&mut Scratch::default()),
+    })
+}
+
+impl Scratch {
+    fn begin(&mut self, nodes: usize) {
+        for word in self.touched.drain(..) {
+            self.visited[word as usize] = 0;
+        }
+        if self.visited.len() < nodes.div_ceil(64) {
+            self.visited.resize(nodes.div_ceil(64), 0);
+        }
+        self.pool.clear();
+    }
+
+    /// Marks a node; true if it was not marked before.
+    #[inline(always)]
+    fn visit(&mut self, node: u32) -> bool {
+        let (word, bit) = ((node / 64) as usize, 1u64 << (node % 64));
+        let old = self.visited[word];
+        if old & bit != 0 {
+            return false;
+        }
+        if old == 0 {
+            self.touched.push(word as u32);
+        }
+        self.visited[word] = old | bit;
+        true
+    }
+
+    /// Puts a node in its place among the `ef` best; returns the place.
+    #[inline]
+    fn offer(&mut self, ef: usize, candidate: Scored) -> Option<usize> {
+        if self.pool.len() >= ef {
+            if self.pool[ef - 1].score >= candidate.score {
+                return None;
+            }
+            self.pool.pop();
+        }
+        let place = self.pool.partition_point(|c| c.score >= candidate.score);
+        self.pool.insert(place, candidate);
+        Some(place)
+    }
+}
+
+/// Descends from `entry` on layer `top` to the node nearest to the query on layer `bottom + 1`, one step at a time.
+pub(crate) fn descend(
+    links: &impl Links,
+    query: &Query<'_>,
+    entry: u32,
+    top: u8,
+    bottom: u8,
+    scratch: &mut Scratch,
+) -> Scored {
+    let Scratch { fresh, scores, scored, .. } = scratch;
+    query.scores(&[entry], scores);
+    *scored += 1;
+    let mut best = Scored { score: scores[0], node: entry };
+    for level in (bottom + 1..=top).rev() {
+        loop {
+            fresh.clear();
+            links.each(best.node, level, |link| fresh.push(link));
+            query.scores(fresh, scores);
+            *scored += fresh.len();
+            let before = best.node;
+            for (&node, &score) in fresh.iter().zip(scores.iter()) {
+                if score > best.score {
+                    best = Scored { score, node };
+                }
+            }
+            if best.node == before {
+                break;
+            }
+        }
+    }
+    best
+}
+
+/// Fills the pool with the `ef` nodes of a layer nearest to the query, as far as the walk from `start` finds them.
+pub(crate) fn search_layer(
+    links: &impl Links,
+    query: &Query<'_>,
+    start: Scored,
+    level: u8,
+    ef: usize,
+    scratch: &mut Scratch,
+) {
+    scratch.begin(links.nodes());
+    scratch.visit(start.node);
+    scratch.pool.push(start);
+    let mut next = 0;
+    while next < scratch.pool.len() {
+        let node = scratch.pool[next].node;
+        if node & EXPANDED != 0 {
+            next += 1;
+            continue;
+        }
+        scratch.pool[next].node |= EXPANDED;
+        let mut fresh = std::mem::take(&mut scratch.fresh);
+        fresh.clear();
+        links.each(node, level, |link| {
+            if scratch.visit(link) {
+                if fresh.len() < AHEAD {
+                    query.prefetch(link);
+                }
+                fresh.push(link);
+            }
+        });
+        let mut scores = std::mem::take(&mut scratch.scores);
+        query.scores(&fresh, &mut scores);
+        scratch.scored += fresh.len();
+        for (&node, &score) in fresh.iter().zip(&scores) {
+            if let Some(place) = scratch.offer(ef, Scored { score, node }) {
+                next = next.min(place);
+            }
+        }
+        if let Some(soon) = scratch.pool.get(next) {
+            links.prefetch(soon.node & !EXPANDED);
+        }
+        scratch.fresh = fresh;
+        scratch.scores = scores;
+    }
+    for candidate in &mut scratch.pool {
+        candidate.node &= !EXPANDED;
+    }
+}
+
+/// Fills the pool with the `ef` nodes nearest to the query, best first.
+pub(crate) fn search(graph: &GraphView<'_>, query: &Query<'_>, ef: usize, scratch: &mut Scratch) {
+    scratch.scored = 0;
+    if graph.entry == NONE {
+        scratch.pool.clear();
+        return;
+    }
+    let start = descend(graph, query, graph.entry, graph.level(graph.entry), 0, scratch);
+    search_layer(graph, query, start, 0, ef.min(graph.nodes()), scratch);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{GraphData, ground_stride};
+    use crate::quantize::CodeView;
+
+    /// Points on a circle, each linked to its two neighbours.
+    fn circle(n: usize) -> (GraphData, Vec<f32>) {
+        let mut graph = GraphData::unlinked(2, vec![0; n]);
+        let mut rows = vec![0.0; n * 16];
+        for i in 0..n {
+            let angle = i as f32 * std::f32::consts::TAU / n as f32;
+            rows[i * 16] = angle.cos();
+            rows[i * 16 + 1] = angle.sin();
+            graph.ground[i * ground_stride(2)] = ((i + 1) % n) as u32;
+            graph.ground[i * ground_stride(2) + 1] = ((i + n - 1) % n) as u32;
+        }
+        (graph, rows)
+    }
+
+    #[test]
+    fn the_walk_follows_links_to_the_nearest() {
+        let (graph, rows) = circle(100);
+        let codes = CodeView::f32(2, &rows);
+        with_scratch(|scratch| {
+            for node in 0..100usize {
+                search(&graph.view(), &codes.query(&rows[node * 16..][..2]), 5, scratch);
+                assert_eq!(scratch.pool.len(), 5);
+                assert_eq!(scratch.pool[0].node, node as u32);
+                assert!(scratch.pool.is_sorted_by(|a, b| a.score >= b.score));
+                let mut found: Vec<_> =
+                    scratch.pool.iter().map(|c| (c.node as usize + 102 - node) % 100).collect();
+                found.sort();
+                assert_eq!(found, [0, 1, 2, 3, 4]);
+            }
+        });
+    }
+
+    #[test]
+    fn an_empty_graph_and_a_wide_pool_are_no_trouble() {
+        let (graph, rows) = circle(10);
+        let mut scratch = Scratch::default();
+        search(&graph.view(), &CodeView::f32(2, &rows).query(&[1.0, 0.0]), 1000, &mut scratch);
+        assert_eq!(scratch.pool.len(), 10);
+        let empty = GraphData::unlinked(2, vec![]);
+        search(&empty.view(), &CodeView::f32(2, &[]).query(&[1.0, 0.0]), 3, &mut scratch);
+        assert!(scratch.pool.is_empty());
+    }
+}
