@@ -1,0 +1,24 @@
+//! Pixels to unit vectors, and learning to make them good.
+
+pub mod backbone;
+pub mod checkpoint;
+pub mod dataset;
+pub mod embedder;
+mod error;
+pub mod extract;
+pub mod head;
+pub mod hub;
+pub mod layer;
+pub mod loader;
+pub mod loss;
+pub mod miner;
+pub mod optimizer;
+pub mod params;
+pub mod sampler;
+pub mod schedule;
+pub mod train;
+pub mod transform;
+pub mod weights;
+
+pub use embedder::{DeviceKind, Embedder, ModelSource};
+pub use error::{EmbedError, Result};

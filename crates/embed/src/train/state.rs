@@ -1,0 +1,117 @@
+//! Where a run stands, so that it can go on as if it had never stopped.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::TrainConfig;
+use crate::checkpoint::{self, CheckpointWriter, MODEL_FILE, ModelConfig};
+use crate::dataset::Dataset;
+use crate::embedder::Embedder;
+use crate::error::{EmbedError, Result};
+use crate::optimizer::Sgd;
+use crate::params::ParamStore;
+use crate::weights::assign;
+
+const STATE_FILE: &str = "state.json";
+const TENSORS_FILE: &str = "state.safetensors";
+const VELOCITY: &str = "velocity.";
+
+/// What `last/state.json` holds. Samplers and augmentation need no state of their own: both are functions of
+/// the seed and the step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    /// Steps done.
+    pub(super) step: usize,
+    /// The best validation so far: its step and Recall@1.
+    pub(super) best: Option<(usize, f64)>,
+    /// Recall@1 before the first step.
+    pub(super) recall_before: Option<f64>,
+    /// The settings of the run.
+    config: TrainConfig,
+    /// The network.
+    model: ModelConfig,
+    /// Of the paths and classes trained on.
+    data: String,
+}
+
+impl State {
+    pub(super) fn new(config: &TrainConfig, model: &ModelConfig, data: &Dataset) -> Self {
+        let mut hasher = Sha256::new();
+        for sample in &data.samples {
+            hasher.update(sample.key().as_bytes());
+            hasher.update([0]);
+            hasher.update(sample.class.as_deref().unwrap_or_default().as_bytes());
+            hasher.update([0]);
+        }
+        let data = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (config, model) = (config.clone(), model.clone());
+        Self { step: 0, best: None, recall_before: None, config, model, data }
+    }
+
+    pub(super) fn save_into(&self, writer: &CheckpointWriter, store: &ParamStore, sgd: &Sgd) -> Result<()> {
+        let mut tensors: BTreeMap<String, Tensor> =
+            sgd.state().map(|(name, v)| (format!("{VELOCITY}{name}"), v)).collect();
+        tensors.extend(store.entries("loss.").into_iter().map(|(n, p)| (n, p.var.as_detached_tensor())));
+        writer.tensors(TENSORS_FILE, &tensors)?;
+        writer.json(STATE_FILE, self)
+    }
+
+    /// Reads the state in `last` and puts its tensors into the network, the loss and the optimiser, provided it is
+    /// of the same run as `fresh`.
+    pub(super) fn load(last: &Path, fresh: &Self, embedder: &mut Embedder, sgd: &mut Sgd) -> Result<Self> {
+        let last = checkpoint::locate(last);
+        let path = last.join(STATE_FILE);
+        if !path.exists() {
+            let reason = "there is no run to resume; start one without resuming".to_owned();
+            return Err(EmbedError::Checkpoint { path: last, reason });
+        }
+        let saved: Self = checkpoint::read_json(&path)?;
+        if let Some(what) = saved.difference(fresh) {
+            let reason =
+                format!("it is of another run: {what} differ; resume with the same, or begin a new run");
+            return Err(EmbedError::Checkpoint { path, reason });
+        }
+        let model = checkpoint::read_tensors(&last.join(MODEL_FILE))?;
+        let state = checkpoint::read_tensors(&last.join(TENSORS_FILE))?;
+        for (prefix, tensors) in [("backbone.", &model), ("head.", &model), ("loss.", &state)] {
+            let bare = tensors
+                .iter()
+                .filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone())));
+            let mismatch = assign(embedder.store(), prefix, &bare.collect())?;
+            if mismatch != Default::default() {
+                let arch = embedder.config().arch.to_string();
+                return Err(EmbedError::Weights { path: last.clone(), arch, mismatch });
+            }
+        }
+        for (name, tensor) in &state {
+            if let Some(name) = name.strip_prefix(VELOCITY) {
+                sgd.restore(name, &tensor.to_device(embedder.store().device())?)?;
+            }
+        }
+        embedder.weights_changed()?;
+        Ok(saved)
+    }
+
+    /// What makes `other` another run.
+    fn difference(&self, other: &Self) -> Option<String> {
+        if self.model != other.model {
+            return Some("the networks".to_owned());
+        }
+        if self.data != other.data {
+            return Some("the photographs or their classes".to_owned());
+        }
+        // The number of threads changes the speed only.
+        let config = TrainConfig { threads: other.config.threads, ..self.config.clone() };
+        if config == other.config {
+            return None;
+        }
+        let (a, b) = (serde_json::to_value(&config).ok()?, serde_json::to_value(&other.config).ok()?);
+        let keys = a.as_object()?.iter().filter(|(key, value)| b.get(key.as_str()) != Some(value));
+        Some(format!("the settings {}", keys.map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(", ")))
+    }
+}
