@@ -1,0 +1,126 @@
+//! A catalogue into an index: samples → vectors in batches → store → graph.
+
+use std::collections::BTreeMap;
+
+use semblance_embed::dataset::{Dataset, Sample};
+use semblance_embed::extract::{ExtractConfig, Failure, extract};
+use semblance_embed::{Embedder, ModelSource};
+use semblance_index::{IndexConfig, IndexWriter, Manifest, NewItem, Progress};
+use serde::Serialize;
+
+use crate::error::{QueryError, Result};
+
+/// Attribute of an index: the catalogue's name.
+pub const CATALOGUE: &str = "catalogue";
+/// Attribute of an index: the folder the items' keys are relative to.
+pub const ROOT: &str = "catalogue_root";
+/// Attribute of an index: the name the model was opened by.
+pub const MODEL: &str = "model";
+/// Attribute of an index: the model's architecture, for weight files that do not say it.
+pub const ARCH: &str = "model_arch";
+/// Attribute of an index: the model's evaluation transform as JSON.
+pub const TRANSFORM: &str = "model_transform";
+
+/// What happens while an index is built.
+#[derive(Clone, Copy, Debug)]
+pub enum BuildProgress {
+    /// Pictures dealt with, of how many.
+    Embedding {
+        /// Dealt with, the unreadable ones included.
+        done: usize,
+        /// All that were not in the index already.
+        total: usize,
+    },
+    /// All vectors are stored; the searchable form is being made.
+    Indexing(Progress),
+}
+
+/// What became of the catalogue's pictures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BuildSummary {
+    /// Pictures embedded and stored.
+    pub embedded: usize,
+    /// Pictures an earlier, interrupted build had stored already.
+    pub already_stored: usize,
+    /// Pictures skipped because they could not be read.
+    pub failures: Vec<Failure>,
+}
+
+/// The configuration of an index over `dataset` with `embedder`: what is needed to search it again later goes into its
+/// attributes. `source` is what the embedder was opened from; a local path is made absolute.
+pub fn index_config(dataset: &Dataset, embedder: &Embedder, source: &ModelSource) -> IndexConfig {
+    let mut attributes = BTreeMap::new();
+    let mut set = |key: &str, value: String| attributes.insert(key.to_owned(), value);
+    set(CATALOGUE, dataset.name.clone());
+    set(ROOT, absolute(&dataset.root.to_string_lossy()));
+    set(MODEL, absolute(&source.model));
+    set(ARCH, embedder.config().arch.to_string());
+    if let Ok(transform) = serde_json::to_string(embedder.transform()) {
+        set(TRANSFORM, transform);
+    }
+    IndexConfig { attributes, ..IndexConfig::new(embedder.dim(), embedder.fingerprint()) }
+}
+
+/// The absolute form of a name that is a path on this machine, any other name as it is.
+fn absolute(name: &str) -> String {
+    match std::fs::canonicalize(name) {
+        Ok(path) => path.to_string_lossy().into_owned(),
+        Err(_) => name.to_owned(),
+    }
+}
+
+/// Embeds every picture of `dataset` that `writer` does not have, stores it under its path as key, and finishes the
+/// index.
+///
+/// Each batch is stored as soon as it is embedded, so an interrupted build goes on where it was when called again with
+/// the same writer folder. Unreadable pictures are listed in the summary, unless `config.strict` makes the first one an
+/// error; what was stored before stays stored.
+///
+/// # Errors
+/// [`QueryError::NothingReadable`] if not a single picture got in; the errors of decoding, of the model and of the index.
+pub fn build(
+    dataset: &Dataset,
+    embedder: &Embedder,
+    writer: &IndexWriter,
+    config: &ExtractConfig,
+    progress: &(dyn Fn(BuildProgress) + Sync),
+) -> Result<(BuildSummary, Manifest)> {
+    let missing = missing_from(dataset, writer)?;
+    let total = missing.len();
+    let mut store = |rows: &[usize], vectors: &[f32]| -> Result<()> {
+        let items: Vec<NewItem> = rows.iter().map(|row| item(&missing.samples[*row])).collect();
+        writer.upsert(&items, vectors)?;
+        Ok(())
+    };
+    let extracted = extract(embedder, &missing, config, &mut store, &mut |done| {
+        progress(BuildProgress::Embedding { done, total });
+    })?;
+    let summary = BuildSummary {
+        embedded: extracted.embedded,
+        already_stored: dataset.len() - total,
+        failures: extracted.failures,
+    };
+    if summary.embedded + summary.already_stored == 0 {
+        return Err(QueryError::nothing_readable(dataset, &summary.failures));
+    }
+    let manifest = writer.finish(&|step| progress(BuildProgress::Indexing(step)))?;
+    Ok((summary, manifest))
+}
+
+fn missing_from(dataset: &Dataset, writer: &IndexWriter) -> Result<Dataset> {
+    let mut rows = Vec::new();
+    for (row, sample) in dataset.samples.iter().enumerate() {
+        if !writer.contains(&sample.key())? {
+            rows.push(row);
+        }
+    }
+    Ok(dataset.select(&rows))
+}
+
+fn item(sample: &Sample) -> NewItem {
+    NewItem {
+        class: sample.class.clone(),
+        super_class: sample.super_class.clone(),
+        ..NewItem::new(sample.key())
+    }
+}

@@ -1,0 +1,111 @@
+//! What can go wrong in building, searching and measuring, with the culprit named.
+
+use std::path::PathBuf;
+
+use semblance_embed::EmbedError;
+use semblance_embed::dataset::Dataset;
+use semblance_embed::extract::Failure;
+use semblance_embed::transform::ImageError;
+use semblance_index::IndexError;
+
+/// `Result` with this crate's error.
+pub type Result<T, E = QueryError> = std::result::Result<T, E>;
+
+/// An error of the engine. Messages say what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// A K of zero, or none at all.
+    #[error("K must be at least 1")]
+    ZeroK,
+    /// Nothing to search in.
+    #[error("the gallery {gallery} holds no item")]
+    EmptyGallery {
+        /// The gallery's name.
+        gallery: String,
+    },
+    /// Nothing to search with.
+    #[error("{queries} holds no query")]
+    NoQueries {
+        /// The query set's name.
+        queries: String,
+    },
+    /// Vectors, classes and ids of the queries do not belong together.
+    #[error("{queries} queries of {dim} dimensions need {} numbers, got {numbers} (own ids: {ids:?})", queries * dim)]
+    QueryShape {
+        /// Queries by the number of classes.
+        queries: usize,
+        /// The index's dimension.
+        dim: usize,
+        /// Numbers given.
+        numbers: usize,
+        /// Ids given, if any.
+        ids: Option<usize>,
+    },
+    /// Not one picture of a catalogue could be read.
+    #[error("none of the {pictures} pictures of {data} could be read; the first: {first}")]
+    NothingReadable {
+        /// The catalogue.
+        data: String,
+        /// Pictures it lists.
+        pictures: usize,
+        /// The first one's file and fault.
+        first: String,
+    },
+    /// The model an index was built with cannot be opened any more.
+    #[error(
+        "the model of the index at {}, {model}, cannot be opened: say where it is now with --model",
+        dir.display()
+    )]
+    ModelOfIndex {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// The model's name in the index.
+        model: String,
+        /// Why not.
+        source: Box<EmbedError>,
+    },
+    /// An index that does not say by what name its model was opened.
+    #[error("the index at {} does not say where its model is: name it with --model", dir.display())]
+    NoModelRecorded {
+        /// Folder of the index.
+        dir: PathBuf,
+    },
+    /// Vectors could not be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The place for new files is taken.
+    #[error("{} is not empty: choose a new or an empty folder", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A picture could not be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The model failed.
+    #[error(transparent)]
+    Embed(Box<EmbedError>),
+    /// The index failed, or was asked something it cannot do.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+impl From<EmbedError> for QueryError {
+    fn from(error: EmbedError) -> Self {
+        Self::Embed(Box::new(error))
+    }
+}
+
+impl QueryError {
+    pub(crate) fn nothing_readable(dataset: &Dataset, failures: &[Failure]) -> Self {
+        let first = failures.first().map(|failure| format!("{}: {}", failure.path, failure.reason));
+        let data = dataset.name.clone();
+        Self::NothingReadable { data, pictures: dataset.len(), first: first.unwrap_or_default() }
+    }
+}
