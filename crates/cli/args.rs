@@ -1,0 +1,387 @@
+//! The command line: clap structs and nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use semblance_embed::backbone::Arch;
+use semblance_embed::dataset::{Column, Split};
+use semblance_embed::embedder::DeviceKind;
+use semblance_index::{Builder, Codes, Durability};
+
+use crate::exit;
+use crate::maintain_args::{AddArgs, ExportArgs, ImportArgs, RemoveArgs};
+
+/// Visual product search: index a catalogue of pictures, search it with a photograph, measure its recall, retrain its
+/// embedder.
+#[derive(Debug, Parser)]
+#[command(name = "semblance", version, after_help = exit::HELP, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress bars and no remarks on stderr
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Threads for decoding, computing and searching [default: all processors]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The whole engine on a catalogue it draws itself: train, index, search, evaluate in a few minutes
+    Demo(DemoArgs),
+    /// Look at a data set, or draw the sample catalogue
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Turn pictures into vectors and write them as safetensors and .npy
+    Embed(EmbedArgs),
+    /// Train an embedder by metric learning
+    Train(Box<crate::train_args::TrainArgs>),
+    /// Build an index over a catalogue, or look at one
+    #[command(subcommand)]
+    Index(IndexCommand),
+    /// Find the catalogue's pictures most like a photograph
+    Search(SearchArgs),
+    /// Measure retrieval: Recall@K, MAP@R, R-Precision, and what the graph costs
+    Eval(EvalArgs),
+    /// Say what this program and this machine can do, and check the indexes
+    Doctor(DoctorArgs),
+}
+
+/// Which pictures.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DatasetArgs {
+    /// A folder of pictures, a table of them (CSV, TSV), or Stanford Online Products' folder [default: the sample
+    /// catalogue, drawn on first use into runs/sample-catalogue]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+}
+
+/// How a data set is laid out.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Layout of the data set")]
+pub(crate) struct LayoutArgs {
+    /// The layout
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: FormatArg,
+    /// Column of the picture's path: its name, or its number from 1
+    #[arg(long, value_name = "COLUMN", value_parser = column)]
+    pub(crate) path_column: Option<Column>,
+    /// Column of the class
+    #[arg(long, value_name = "COLUMN", value_parser = column)]
+    pub(crate) class_column: Option<Column>,
+    /// Column of the super class
+    #[arg(long, value_name = "COLUMN", value_parser = column)]
+    pub(crate) super_class_column: Option<Column>,
+    /// Column of the split (train, val, test)
+    #[arg(long, value_name = "COLUMN", value_parser = column)]
+    pub(crate) split_column: Option<Column>,
+    /// Whether the table's first row names its columns
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) header: HeaderArg,
+    /// Folder the table's paths are relative to [default: the table's own]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Only the pictures of this split: train, val or test
+    #[arg(long, value_parser = split)]
+    pub(crate) split: Option<Split>,
+    /// Accept symbolic links that lead out of the data set's folder
+    #[arg(long)]
+    pub(crate) follow_outside_links: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// Find out from the files
+    #[default]
+    Auto,
+    /// Folders of pictures: the folder is the class
+    Folder,
+    /// Pictures without classes
+    Flat,
+    /// A CSV or TSV file
+    Table,
+    /// Stanford Online Products: Ebay_train.txt, Ebay_test.txt
+    Sop,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HeaderArg {
+    /// Find out from the first row
+    #[default]
+    Auto,
+    /// It does
+    Yes,
+    /// It does not
+    No,
+}
+
+/// Which embedder.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// A checkpoint folder, a weight file (.safetensors, .pth), a Hugging Face name, or random:ARCH
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Architecture of a weight file that does not say it: resnet18, resnet34, resnet50, resnet101, mobilenet_v2,
+    /// resnet10_tiny
+    #[arg(long)]
+    pub(crate) arch: Option<Arch>,
+    /// Length of the short side before cropping, for a bare backbone (a checkpoint has its own)
+    /// [default: 256, or 8/7 of --crop]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) resize: Option<u32>,
+    /// Width and height the network sees, for a bare backbone [default: 224]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) crop: Option<u32>,
+    /// Where to compute: cpu, cuda or cuda:NUMBER
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: DeviceKind,
+}
+
+/// How pictures are read and embedded.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExtractArgs {
+    /// Pictures embedded at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    pub(crate) batch: usize,
+    /// Stop at the first picture that cannot be read, instead of skipping it
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+/// Where indexes lie.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct IndexDirArgs {
+    /// Folder of the indexes that are given by name
+    #[arg(long, value_name = "DIR", default_value = "index-data")]
+    pub(crate) index_dir: PathBuf,
+}
+
+/// Which index.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct IndexArgs {
+    /// The index: a name below --index-dir, or a path (with a / in it)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) index: String,
+    #[command(flatten)]
+    pub(crate) dir: IndexDirArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Count pictures and classes; find missing, unreadable and repeated pictures
+    Check(DatasetArgs),
+    /// Draw the sample catalogue: products that do not exist, as JPEG files with a products.csv
+    Sample(SampleArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// The folder to draw into; must be new or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) catalogue: CatalogueArgs,
+}
+
+/// The size of the sample catalogue.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CatalogueArgs {
+    /// Products
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) classes: Option<usize>,
+    /// Pictures of each product
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) images_per_class: Option<usize>,
+    /// Width and height of a picture in pixels
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(16..=2048))]
+    pub(crate) size: Option<u32>,
+    /// The same seed draws the same catalogue
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EmbedArgs {
+    #[command(flatten)]
+    pub(crate) data: DatasetArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) extract: ExtractArgs,
+    /// Folder for vectors.safetensors, vectors.npy and items.csv; must be new or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IndexCommand {
+    /// Embed a catalogue and make it searchable
+    Build(Box<BuildArgs>),
+    /// What an index holds and what made it
+    Info(IndexArgs),
+    /// Embed pictures the index does not have yet and add them
+    Add(Box<AddArgs>),
+    /// Remove items by their keys
+    Remove(RemoveArgs),
+    /// Check every checksum and record, and that store and files agree
+    Verify(IndexArgs),
+    /// Build the graph anew without what was deleted
+    Compact(IndexArgs),
+    /// Make the files searches use anew from the stored vectors
+    Rebuild(IndexArgs),
+    /// Write vectors and items to files other programs read
+    Export(ExportArgs),
+    /// Add vectors and items from files
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Name of the new index below --index-dir, or a path (with a / in it)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) dir: IndexDirArgs,
+    /// Go on with an index whose building was cut short; pictures it has already are not embedded again
+    #[arg(long, conflicts_with = "replace")]
+    pub(crate) resume: bool,
+    /// Replace an index of this name
+    #[arg(long)]
+    pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) data: DatasetArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) extract: ExtractArgs,
+    /// Links a node of the graph has on each layer
+    #[arg(long, value_name = "N", help_heading = "Graph")]
+    pub(crate) m: Option<usize>,
+    /// Candidates considered for the links of a new node
+    #[arg(long, value_name = "N", help_heading = "Graph")]
+    pub(crate) ef_construction: Option<usize>,
+    /// Seed of the graph's layers
+    #[arg(long, value_name = "N", help_heading = "Graph")]
+    pub(crate) graph_seed: Option<u64>,
+    /// Which code builds the graph: native or hnsw_rs
+    #[arg(long, value_name = "NAME", default_value = "native", help_heading = "Graph")]
+    pub(crate) builder: Builder,
+    /// Numbers the graph is walked with: auto, f32, f16 or i8; scores always come from the f32 vectors
+    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Graph")]
+    pub(crate) codes: Codes,
+    /// What every stored batch survives: power (a power cut), process (the death of the program) or finish (nothing)
+    #[arg(long, value_name = "POLICY", default_value = "power")]
+    pub(crate) durability: Durability,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    /// Photographs to search with
+    #[arg(required = true, value_name = "PHOTO")]
+    pub(crate) photos: Vec<PathBuf>,
+    /// Items to find for each photograph
+    #[arg(short, value_name = "K", default_value_t = 10, value_parser = positive)]
+    pub(crate) k: usize,
+    #[command(flatten)]
+    pub(crate) index: IndexArgs,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+/// How to search.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HowArgs {
+    /// Compare with every vector instead of walking the graph
+    #[arg(long)]
+    pub(crate) exact: bool,
+    /// Candidates the walk through the graph keeps: more finds more, and takes longer
+    #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "exact")]
+    pub(crate) ef_search: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) index: IndexArgs,
+    /// The K of Recall@K
+    #[arg(short, value_name = "K", value_delimiter = ',', default_value = "1,10,100,1000", value_parser = positive)]
+    pub(crate) k: Vec<usize>,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+    /// Search with these pictures instead of the index's own items (leave-one-out)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) queries: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+    /// Count queries without any match in the gallery as misses, instead of leaving them out
+    #[arg(long)]
+    pub(crate) lone_as_miss: bool,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) extract: ExtractArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Folder for the drawn catalogue and the trained model
+    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) dir: IndexDirArgs,
+    #[command(flatten)]
+    pub(crate) catalogue: CatalogueArgs,
+    /// Training steps
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) steps: Option<usize>,
+    /// Do it all again where an earlier demo has left its model and index
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) dir: IndexDirArgs,
+}
+
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("is not a whole number".to_owned()),
+    }
+}
+
+fn column(text: &str) -> Result<Column, std::convert::Infallible> {
+    Ok(Column::from(text))
+}
+
+fn split(text: &str) -> Result<Split, String> {
+    Split::parse(text).ok_or_else(|| "is none of train, val, test".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

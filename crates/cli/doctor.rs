@@ -1,0 +1,102 @@
+//! `semblance doctor`: what this program and this machine can do, and whether the indexes open.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use semblance_embed::backbone::Arch;
+use semblance_index::Index;
+use serde::Serialize;
+
+use crate::args::DoctorArgs;
+use crate::exit::Exit;
+use crate::printer::Printer;
+
+#[derive(Serialize)]
+struct Findings {
+    version: &'static str,
+    profile: &'static str,
+    target: String,
+    processors: usize,
+    processor_features: Vec<&'static str>,
+    cuda: bool,
+    architectures: Vec<&'static str>,
+    indexes: Vec<Finding>,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    index: String,
+    items: Option<usize>,
+    problem: Option<String>,
+}
+
+pub(crate) fn run(args: &DoctorArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let findings = Findings {
+        version: env!("CARGO_PKG_VERSION"),
+        profile: if cfg!(debug_assertions) { "debug (slow: build with --release)" } else { "release" },
+        target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        processor_features: processor_features(),
+        cuda: cfg!(feature = "cuda"),
+        architectures: Arch::ALL.iter().map(|arch| arch.name()).collect(),
+        indexes: indexes(&args.dir.index_dir)?,
+    };
+    printer.result(&findings, text)?;
+    let healthy = findings.indexes.iter().all(|finding| finding.problem.is_none());
+    Ok(if healthy { Exit::Done } else { Exit::Incomplete })
+}
+
+fn processor_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let has = [
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("fma", is_x86_feature_detected!("fma")),
+            ("avx512f", is_x86_feature_detected!("avx512f")),
+            ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        ];
+        has.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    Vec::new()
+}
+
+fn indexes(folder: &Path) -> anyhow::Result<Vec<Finding>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if !path.is_dir() {
+            continue;
+        }
+        let index = path.display().to_string();
+        found.push(match Index::open(&path) {
+            Ok(open) => Finding { index, items: Some(open.len()), problem: None },
+            Err(error) => Finding { index, items: None, problem: Some(error.to_string()) },
+        });
+    }
+    found.sort_by(|a, b| a.index.cmp(&b.index));
+    Ok(found)
+}
+
+fn text(findings: &Findings) -> String {
+    let mut out = format!(
+        "semblance {} ({}), {}\n{} processors, {}\nGPU support: {}\narchitectures: {}\n",
+        findings.version,
+        findings.profile,
+        findings.target,
+        findings.processors,
+        findings.processor_features.join(" "),
+        if findings.cuda { "cuda" } else { "none (build with --features cuda)" },
+        findings.architectures.join(", "),
+    );
+    for finding in &findings.indexes {
+        let _ = match (&finding.problem, finding.items) {
+            (Some(problem), _) => writeln!(out, "index {}: {problem}", finding.index),
+            (None, items) => writeln!(out, "index {}: {} items", finding.index, items.unwrap_or(0)),
+        };
+    }
+    out
+}

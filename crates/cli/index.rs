@@ -1,0 +1,133 @@
+//! `semblance index`: build an index, look at one, make its files anew.
+
+use std::fmt::Write as _;
+
+use semblance_embed::Embedder;
+use semblance_index::{HnswConfig, Index, IndexConfig, IndexWriter, Manifest};
+use semblance_query::catalog::{self, BuildProgress};
+use serde_json::json;
+
+use crate::args::{BuildArgs, IndexArgs, IndexCommand};
+use crate::exit::Exit;
+use crate::inputs;
+use crate::maintain;
+use crate::printer::{Bar, Printer};
+
+pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Exit> {
+    match command {
+        IndexCommand::Build(args) => build(args, printer),
+        IndexCommand::Info(args) => info(args, printer),
+        IndexCommand::Add(args) => maintain::add(args, printer),
+        IndexCommand::Remove(args) => maintain::remove(args, printer),
+        IndexCommand::Verify(args) => maintain::check(args, printer),
+        IndexCommand::Compact(args) => maintain::compact(args, printer),
+        IndexCommand::Rebuild(args) => rebuild(args, printer),
+        IndexCommand::Export(args) => maintain::write_out(args, printer),
+        IndexCommand::Import(args) => maintain::read_in(args, printer),
+    }
+}
+
+fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let dataset = inputs::dataset(&args.data, printer)?;
+    let source = inputs::required_model(&args.model)?;
+    let embedder = Embedder::open(&source)?;
+    let default = HnswConfig::default();
+    let config = IndexConfig {
+        hnsw: HnswConfig {
+            m: args.m.unwrap_or(default.m),
+            ef_construction: args.ef_construction.unwrap_or(default.ef_construction),
+            seed: args.graph_seed.unwrap_or(default.seed),
+            builder: args.builder,
+        },
+        codes: args.codes,
+        durability: args.durability,
+        ..catalog::index_config(&dataset, &embedder, &source)
+    };
+    let folder = inputs::index_folder(&args.name, &args.dir.index_dir);
+    let writer = match (args.resume, args.replace) {
+        (true, _) => IndexWriter::resume(&folder, &config)?,
+        (_, true) => IndexWriter::replace(&folder, &config)?,
+        _ => IndexWriter::create(&folder, &config)?,
+    };
+    let bar = printer.bar("embedding", dataset.len());
+    let extract = inputs::extract(&args.extract, printer.threads);
+    let (summary, manifest) =
+        catalog::build(&dataset, &embedder, &writer, &extract, &|step| show(&bar, step))?;
+    drop(bar);
+    inputs::warn_of(&summary.failures, printer);
+    let result = json!({ "index": folder, "summary": summary, "manifest": manifest });
+    printer.result(&result, |_| {
+        format!(
+            "{}: {} items of {} numbers ({} embedded, {} stored before, {} skipped)\n",
+            folder.display(),
+            manifest.items,
+            manifest.config.dim,
+            summary.embedded,
+            summary.already_stored,
+            summary.failures.len(),
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Draws the progress of a build.
+pub(crate) fn show(bar: &Bar, step: BuildProgress) {
+    match step {
+        BuildProgress::Embedding { done, total } => bar.set(done, total),
+        BuildProgress::Indexing(progress) => {
+            bar.say(progress.stage.label());
+            bar.set(progress.done as usize, progress.total as usize);
+        }
+    }
+}
+
+fn info(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let index = Index::open(inputs::index_folder(&args.index, &args.dir.index_dir))?;
+    let manifest = index.manifest();
+    let items = index.items()?;
+    let mut classes: Vec<&str> = items.iter().filter_map(|item| item.class.as_deref()).collect();
+    let labelled = classes.len();
+    classes.sort_unstable();
+    classes.dedup();
+    let result = json!({
+        "index": index.dir(), "items": items.len(), "labelled": labelled, "classes": classes.len(),
+        "manifest": *manifest,
+    });
+    printer.result(&result, |_| {
+        let mut out = format!("{}\n", index.dir().display());
+        let _ = writeln!(out, "{} items, {labelled} with a class, {} classes", items.len(), classes.len());
+        out.push_str(&describe(&manifest));
+        out
+    })?;
+    Ok(Exit::Done)
+}
+
+fn describe(manifest: &Manifest) -> String {
+    let config = &manifest.config;
+    let megabytes = manifest.files.iter().map(|file| file.bytes).sum::<u64>() as f64 / 1e6;
+    let mut out = format!(
+        "{} dimensions, {megabytes:.1} MB of files, format {}, written by {}\nmodel fingerprint {}\n",
+        config.dim, manifest.format, manifest.program, config.model
+    );
+    let hnsw = &config.hnsw;
+    let _ = writeln!(
+        out,
+        "graph: M {}, ef_construction {}, seed {}, {} nodes ({} dead)",
+        hnsw.m, hnsw.ef_construction, hnsw.seed, manifest.nodes, manifest.dead_nodes
+    );
+    for (key, value) in &config.attributes {
+        let _ = writeln!(out, "{key}: {value}");
+    }
+    out
+}
+
+fn rebuild(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let writer = IndexWriter::open(inputs::index_folder(&args.index, &args.dir.index_dir))?;
+    let bar = printer.bar("rebuilding", writer.len());
+    let manifest = writer.compact(&|progress| show(&bar, BuildProgress::Indexing(progress)))?;
+    drop(bar);
+    printer.result(&json!({ "index": writer.dir(), "manifest": manifest }), |_| {
+        format!("{}: {} items, files made anew\n", writer.dir().display(), manifest.items)
+    })?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,161 @@
+//! From arguments to the things they name: data sets, models, indexes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use semblance_embed::ModelSource;
+use semblance_embed::dataset::sample::{SampleCatalogue, TABLE_NAME};
+use semblance_embed::dataset::{Dataset, DatasetConfig, Format, Header, TableConfig};
+use semblance_embed::extract::{ExtractConfig, Failure};
+use semblance_embed::transform::EvalTransform;
+
+use crate::args::{DatasetArgs, ExtractArgs, FormatArg, HeaderArg, LayoutArgs, ModelArgs};
+use crate::printer::Printer;
+
+/// Where the sample catalogue is drawn when no data set is named.
+const SAMPLE_CATALOGUE: &str = "runs/sample-catalogue";
+
+/// The data set named by the arguments, or the sample catalogue.
+pub(crate) fn dataset(args: &DatasetArgs, printer: Printer) -> anyhow::Result<Dataset> {
+    match &args.data {
+        Some(path) => dataset_at(path, &args.layout, printer),
+        None => {
+            let path = Path::new(SAMPLE_CATALOGUE);
+            printer.note(format_args!("no --data: taking the sample catalogue in {SAMPLE_CATALOGUE}"));
+            sample_catalogue(path, &SampleCatalogue::default(), printer)?;
+            dataset_at(path, &args.layout, printer)
+        }
+    }
+}
+
+/// The data set in a folder or table.
+pub(crate) fn dataset_at(path: &Path, layout: &LayoutArgs, printer: Printer) -> anyhow::Result<Dataset> {
+    let config = DatasetConfig {
+        format: format(layout)?,
+        follow_outside_links: layout.follow_outside_links,
+        ..DatasetConfig::new(path)
+    };
+    let dataset = Dataset::open(&config)?;
+    for warning in &dataset.warnings {
+        printer.warn(warning);
+    }
+    let Some(split) = layout.split else { return Ok(dataset) };
+    let part = dataset.filter(|sample| sample.split == Some(split));
+    if part.is_empty() {
+        bail!("{} has no picture of the split asked for with --split", path.display());
+    }
+    Ok(part)
+}
+
+fn format(layout: &LayoutArgs) -> anyhow::Result<Format> {
+    let table = TableConfig {
+        path_column: layout.path_column.clone(),
+        class_column: layout.class_column.clone(),
+        super_class_column: layout.super_class_column.clone(),
+        split_column: layout.split_column.clone(),
+        header: match layout.header {
+            HeaderArg::Auto => Header::Auto,
+            HeaderArg::Yes => Header::Yes,
+            HeaderArg::No => Header::No,
+        },
+        root: layout.root.clone(),
+        ..TableConfig::default()
+    };
+    let is_table = table != TableConfig::default();
+    Ok(match layout.format {
+        FormatArg::Table => Format::Table(table),
+        FormatArg::Auto if is_table => Format::Table(table),
+        _ if is_table => bail!("columns, --header and --root belong to tables: use --format table"),
+        FormatArg::Auto => Format::Auto,
+        FormatArg::Folder => Format::Folder,
+        FormatArg::Flat => Format::Flat,
+        FormatArg::Sop => Format::Sop { split: layout.split },
+    })
+}
+
+/// Draws the sample catalogue, unless it is there already. What was drawn is noted in a file beside the folder, so that
+/// one catalogue is not taken for another.
+pub(crate) fn sample_catalogue(
+    dir: &Path,
+    catalogue: &SampleCatalogue,
+    printer: Printer,
+) -> anyhow::Result<Dataset> {
+    let note = dir.with_extension("json");
+    if dir.join(TABLE_NAME).is_file() {
+        let drawn: Option<SampleCatalogue> =
+            std::fs::read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if drawn.as_ref() != Some(catalogue) {
+            bail!(
+                "{} holds another catalogue than the one asked for ({catalogue:?}): remove it, or choose another folder",
+                dir.display()
+            );
+        }
+    } else {
+        let bar = printer.bar("drawing the catalogue", catalogue.classes * catalogue.images_per_class);
+        catalogue.write(dir, &|done, total| bar.set(done, total))?;
+        std::fs::write(&note, serde_json::to_vec_pretty(catalogue)?)
+            .with_context(|| note.display().to_string())?;
+    }
+    Ok(Dataset::open(&DatasetConfig::new(dir))?)
+}
+
+/// The model named by the arguments, if one is.
+pub(crate) fn model(args: &ModelArgs) -> Option<ModelSource> {
+    let model = args.model.clone()?;
+    let default = EvalTransform::default();
+    let transform = (args.resize.is_some() || args.crop.is_some()).then(|| EvalTransform {
+        resize: args.resize.or(args.crop.map(|crop| crop * 8 / 7)).unwrap_or(default.resize),
+        crop: args.crop.unwrap_or(default.crop),
+        ..default
+    });
+    Some(ModelSource { arch: args.arch, transform, device: args.device, ..ModelSource::new(model) })
+}
+
+/// The model named by the arguments; an error without one.
+pub(crate) fn required_model(args: &ModelArgs) -> anyhow::Result<ModelSource> {
+    model(args).context(
+        "no model: name a checkpoint folder, a weight file or a Hugging Face model with --model (`semblance demo` and \
+         `semblance train` make one)",
+    )
+}
+
+/// How pictures are read.
+pub(crate) fn extract(args: &ExtractArgs, threads: Option<u16>) -> ExtractConfig {
+    ExtractConfig {
+        batch: args.batch,
+        strict: args.strict,
+        threads: threads.map_or(0, usize::from),
+        ..ExtractConfig::default()
+    }
+}
+
+/// The folder of an index: a name below the folder of indexes, or a path if it looks like one.
+pub(crate) fn index_folder(name: &str, indexes: &Path) -> PathBuf {
+    let is_path = name.contains(['/', std::path::MAIN_SEPARATOR]) || matches!(name, "." | "..");
+    if is_path { PathBuf::from(name) } else { indexes.join(name) }
+}
+
+/// Names the pictures that were skipped.
+pub(crate) fn warn_of(failures: &[Failure], printer: Printer) {
+    const SHOWN: usize = 20;
+    for failure in failures.iter().take(SHOWN) {
+        printer.warn(format_args!("skipped {}: {}", failure.path, failure.reason));
+    }
+    if failures.len() > SHOWN {
+        printer.warn(format_args!("and {} more pictures; --json lists them all", failures.len() - SHOWN));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_paths_of_indexes() {
+        let folder = |name| index_folder(name, Path::new("index-data"));
+        assert_eq!(folder("shop"), Path::new("index-data/shop"));
+        assert_eq!(folder("./shop"), Path::new("./shop"));
+        assert_eq!(folder("/tmp/shop"), Path::new("/tmp/shop"));
+        assert_eq!(folder(".."), Path::new(".."), "not the parent of the indexes by accident");
+    }
+}

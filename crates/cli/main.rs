@@ -1,0 +1,70 @@
+//! The `semblance` binary: reads the command line, calls the libraries, prints.
+
+mod args;
+mod data;
+mod demo;
+mod doctor;
+mod embed;
+mod eval;
+mod exit;
+mod index;
+mod inputs;
+mod maintain;
+mod maintain_args;
+mod printer;
+mod search;
+mod train;
+mod train_args;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use crate::args::{Cli, Command, GlobalArgs};
+use crate::exit::Exit;
+use crate::printer::Printer;
+
+/// Training allocates and frees the same large buffers every step. The system's allocator gives each back to the kernel,
+/// which then clears it page by page for the next.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let GlobalArgs { json, quiet, threads } = cli.global;
+    let printer = Printer { json, quiet, threads };
+    match run(&cli.command, printer) {
+        Ok(exit) => exit.into(),
+        // Whoever read our output has read enough, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            printer.error(&error);
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+fn run(command: &Command, printer: Printer) -> anyhow::Result<Exit> {
+    if let Some(threads) = printer.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+        pool.build_global().context("cannot start the threads")?;
+    }
+    match command {
+        Command::Demo(args) => demo::run(args, printer),
+        Command::Data(args) => data::run(args, printer),
+        Command::Embed(args) => embed::run(args, printer),
+        Command::Train(args) => train::run(args, printer),
+        Command::Index(args) => index::run(args, printer),
+        Command::Search(args) => search::run(args, printer),
+        Command::Eval(args) => eval::run(args, printer),
+        Command::Doctor(args) => doctor::run(args, printer),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(io)
+}

@@ -1,0 +1,171 @@
+//! `semblance index add | remove | verify | compact | export | import`: keeping an index up.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, stdin};
+use std::path::Path;
+
+use semblance_index::{Index, IndexConfig, IndexError, IndexWriter, Progress, export, import, verify};
+use semblance_query::Engine;
+use semblance_query::catalog::{self, BuildProgress};
+use serde_json::json;
+
+use crate::args::IndexArgs;
+use crate::exit::Exit;
+use crate::index::show;
+use crate::inputs;
+use crate::maintain_args::{AddArgs, ExportArgs, ImportArgs, RemoveArgs, WriteArgs};
+use crate::printer::{Bar, Printer};
+
+/// Embeds the pictures an index does not have yet and adds them.
+pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let dataset = inputs::dataset(&args.data, printer)?;
+    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
+    let engine = Engine::open(&folder, inputs::model(&args.model).as_ref())?;
+    let writer = writer(&folder, &args.write)?;
+    let bar = printer.bar("embedding", dataset.len());
+    let extract = inputs::extract(&args.extract, printer.threads);
+    let (summary, manifest) =
+        catalog::build(&dataset, engine.embedder(), &writer, &extract, &|step| show(&bar, step))?;
+    drop(bar);
+    inputs::warn_of(&summary.failures, printer);
+    printer.result(&json!({ "index": folder, "summary": summary, "items": manifest.items }), |_| {
+        format!(
+            "{}: {} added, {} there before, {} skipped; {} items\n",
+            folder.display(),
+            summary.embedded,
+            summary.already_stored,
+            summary.failures.len(),
+            manifest.items
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Removes items by key; unknown keys are told and make the exit code 1.
+pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let mut keys = Vec::new();
+    for key in &args.keys {
+        if key == "-" {
+            for line in stdin().lock().lines() {
+                keys.push(line?);
+            }
+        } else {
+            keys.push(key.clone());
+        }
+    }
+    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
+    let writer = writer(&folder, &args.write)?;
+    let mut unknown = Vec::new();
+    for key in &keys {
+        if !writer.contains(key)? {
+            printer.warn(format_args!("the index has no item {key:?}"));
+            unknown.push(key);
+        }
+    }
+    let removed = writer.delete_keys(&keys)?;
+    let manifest = finish(printer, |progress| writer.finish(progress))?;
+    let result = json!({ "index": folder, "removed": removed, "unknown": unknown, "items": manifest.items });
+    printer.result(&result, |_| {
+        format!(
+            "{}: {removed} removed, {} unknown; {} items\n",
+            folder.display(),
+            unknown.len(),
+            manifest.items
+        )
+    })?;
+    Ok(if unknown.is_empty() { Exit::Done } else { Exit::Incomplete })
+}
+
+/// Checks every checksum and record; faults make the exit code 1.
+pub(crate) fn check(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
+    let report = finish(printer, |progress| verify(&folder, progress))?;
+    printer.result(&report, |report| {
+        let mut out = format!("{}: {} items published", folder.display(), report.items);
+        match report.stored {
+            Some(stored) => {
+                let _ = write!(out, ", {stored} stored, {} changes not published yet", report.unpublished);
+            }
+            None => out.push_str("; the store was not looked at, for another process is writing"),
+        }
+        for fault in &report.faults {
+            let cure =
+                if fault.rebuildable { "`semblance index rebuild` mends it" } else { "something is lost" };
+            let _ = write!(out, "\n{}: {} ({cure})", fault.path.display(), fault.what);
+        }
+        out.push_str(if report.is_sound() { "\nsound\n" } else { "\nNOT sound\n" });
+        out
+    })?;
+    Ok(if report.is_sound() { Exit::Done } else { Exit::Incomplete })
+}
+
+/// Builds the graph anew without what was deleted.
+pub(crate) fn compact(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
+    let size = |index: Option<Index>| {
+        index.map_or(0, |index| index.manifest().files.iter().map(|file| file.bytes).sum::<u64>())
+    };
+    let before = size(Index::open(&folder).ok());
+    let writer = IndexWriter::open(&folder)?;
+    let manifest = finish(printer, |progress| writer.compact(progress))?;
+    let after = manifest.files.iter().map(|file| file.bytes).sum::<u64>();
+    let result = json!({ "index": folder, "items": manifest.items, "bytes_before": before, "bytes": after });
+    printer.result(&result, |_| {
+        format!(
+            "{}: {} items, {before} bytes of files before, {after} now\n",
+            folder.display(),
+            manifest.items
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Writes an index out for other programs.
+pub(crate) fn write_out(args: &ExportArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let index = Index::open(inputs::index_folder(&args.index.index, &args.index.dir.index_dir))?;
+    let items = finish(printer, |progress| export(&index, &args.out, args.format, progress))?;
+    printer.result(&json!({ "index": index.dir(), "out": args.out, "items": items }), |_| {
+        format!("{}: {items} items written\n", args.out.display())
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Adds vectors and items from files to an index.
+pub(crate) fn read_in(args: &ImportArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
+    let mut writer = match IndexWriter::open(&folder) {
+        Err(IndexError::Missing { .. }) => {
+            IndexWriter::create(&folder, &IndexConfig::for_import(&args.vectors, &args.fingerprint)?)?
+        }
+        opened => opened?,
+    };
+    if let Some(durability) = args.write.durability {
+        writer.set_durability(durability);
+    }
+    let (rows, manifest) = finish(printer, |progress| {
+        let rows = import(&writer, &args.vectors, args.items.as_deref(), progress)?;
+        Ok((rows, writer.finish(progress)?))
+    })?;
+    printer.result(&json!({ "index": folder, "imported": rows, "items": manifest.items }), |_| {
+        format!("{}: {rows} imported, {} items\n", folder.display(), manifest.items)
+    })?;
+    Ok(Exit::Done)
+}
+
+fn writer(folder: &Path, args: &WriteArgs) -> anyhow::Result<IndexWriter> {
+    let mut writer = IndexWriter::open(folder)?;
+    if let Some(durability) = args.durability {
+        writer.set_durability(durability);
+    }
+    Ok(writer)
+}
+
+/// Does something that takes long, with a bar.
+fn finish<T>(
+    printer: Printer,
+    work: impl FnOnce(&(dyn Fn(Progress) + Sync)) -> semblance_index::Result<T>,
+) -> anyhow::Result<T> {
+    let bar: Bar = printer.bar("working", 0);
+    let done = work(&|progress| show(&bar, BuildProgress::Indexing(progress)))?;
+    Ok(done)
+}

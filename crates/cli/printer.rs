@@ -1,0 +1,104 @@
+//! The only place that writes to the terminal: results on stdout as text or JSON, progress and remarks on stderr.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// How and how much to print.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Printer {
+    /// Results as JSON instead of text.
+    pub(crate) json: bool,
+    /// No progress and no remarks.
+    pub(crate) quiet: bool,
+    /// Threads asked for on the command line.
+    pub(crate) threads: Option<u16>,
+}
+
+impl Printer {
+    /// Writes a command's result to stdout: `value` as JSON, or what `text` makes of it.
+    pub(crate) fn result<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
+        let mut page = if self.json { serde_json::to_string_pretty(value)? } else { text(value) };
+        if !page.ends_with('\n') {
+            page.push('\n');
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(page.as_bytes())?;
+        out.flush()
+    }
+
+    /// A remark on stderr, unless quiet. A closed stderr is no reason to stop.
+    pub(crate) fn note(self, message: impl std::fmt::Display) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "{message}");
+        }
+    }
+
+    /// A warning on stderr, even when quiet: something was left out of the result.
+    pub(crate) fn warn(self, message: impl std::fmt::Display) {
+        let _ = writeln!(io::stderr(), "warning: {message}");
+    }
+
+    /// What stopped the command, with its causes, on stderr.
+    pub(crate) fn error(self, error: &anyhow::Error) {
+        let mut message = String::new();
+        for cause in error.chain() {
+            let text = cause.to_string();
+            // Many errors tell their cause themselves.
+            if !message.contains(&text) {
+                message.push_str(if message.is_empty() { "" } else { ": " });
+                message.push_str(&text);
+            }
+        }
+        let _ = writeln!(io::stderr(), "error: {message}");
+    }
+
+    /// A progress bar on stderr; draws nothing when quiet or when stderr is no terminal. A `total` of 0 stands for an
+    /// unknown number: [`Bar::set`] may bring it later.
+    pub(crate) fn bar(self, what: impl Into<Cow<'static, str>>, total: usize) -> Bar {
+        let target =
+            if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(4) };
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+        let style = ProgressStyle::with_template("{msg:<24} {wide_bar} {pos}/{len} {elapsed}, {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Bar(bar, !self.quiet)
+    }
+}
+
+/// A progress bar that disappears when dropped.
+pub(crate) struct Bar(ProgressBar, bool);
+
+impl Bar {
+    /// Done so far, of how many.
+    pub(crate) fn set(&self, done: usize, total: usize) {
+        self.0.set_length(total as u64);
+        self.0.set_position(done as u64);
+    }
+
+    /// Says what is being done now.
+    pub(crate) fn say(&self, what: impl Into<Cow<'static, str>>) {
+        self.0.set_message(what);
+    }
+}
+
+impl Bar {
+    /// A lasting line above the bar.
+    pub(crate) fn line(&self, text: impl AsRef<str>) {
+        if self.1 {
+            self.0.suspend(|| {
+                let _ = writeln!(io::stderr(), "{}", text.as_ref());
+            });
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,16 @@
+//! Integration tests of the binary and the crates together: one binary, one module a topic.
+
+// Input that is wrong: an error that names the culprit, the documented exit code, nothing overwritten.
+mod bad_input;
+// What the command line promises whatever the command: help, exit codes, JSON, pipes.
+mod cli;
+// Keeping an index up: import, remove, verify, rebuild, export.
+mod durability;
+// Real photographs, where the data lies beside the repository.
+mod grocery;
+// From a catalogue to an index to hits and recall; building that was cut short.
+mod retrieval;
+// Training, being stopped and going on; the demo.
+mod training;
+// A folder that goes away, a runner for the binary, small fixtures.
+mod util;

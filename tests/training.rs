@@ -1,0 +1,145 @@
+//! Training, being stopped and going on; the demo.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::util::{Dir, draw_catalogue};
+
+const TRAIN: [&str; 16] = [
+    "train",
+    "--data",
+    "cat",
+    "--arch",
+    "resnet10_tiny",
+    "--crop",
+    "32",
+    "--resize",
+    "32",
+    "--batch",
+    "8",
+    "--lr",
+    "0.02",
+    "--holdout",
+    "0.25",
+    "--quiet",
+];
+
+fn log(dir: &Dir, run: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(dir.path(run).join("train.jsonl")).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn steps_done(dir: &Dir, run: &str) -> u64 {
+    log(dir, run)
+        .iter()
+        .filter(|line| line.get("loss").is_some())
+        .filter_map(|line| line["step"].as_u64())
+        .max()
+        .unwrap_or(0)
+}
+
+#[test]
+fn a_run_leaves_models_a_log_and_a_summary() {
+    let dir = Dir::new();
+    draw_catalogue(&dir, "cat");
+    let args = ["--out", "run", "--steps", "4", "--validate-every", "2", "--json"];
+    let summary = dir.run(TRAIN.into_iter().chain(args)).exits(0).json();
+    assert_eq!((&summary["steps"], &summary["stopped"]), (&4.into(), &false.into()));
+    assert!((0.0..=1.0).contains(&summary["best"][1].as_f64().unwrap()), "{summary}");
+    let validations = log(&dir, "run").iter().filter(|line| line.get("recall_at_1").is_some()).count();
+    assert_eq!(validations, 3, "before the first step, after the second and the fourth");
+    for model in ["run/best", "run/last"] {
+        let build = ["index", "build", "--replace", "--name", "shop", "--data", "cat", "--model", model];
+        dir.run(build).exits(0);
+    }
+    // Another run in the same folder would write over this one.
+    let before = dir.snapshot();
+    dir.run(TRAIN.into_iter().chain(args)).exits(2).complains_of(&["run", "resume"]);
+    assert_eq!(dir.snapshot(), before);
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_never_stopped() {
+    let dir = Dir::new();
+    draw_catalogue(&dir, "cat");
+    let settings = ["--steps", "24", "--save-every", "3", "--validate-every", "9", "--threads", "2"];
+    let settings: Vec<&str> = TRAIN.into_iter().chain(settings).collect();
+    let run = |out: &'static str| settings.iter().copied().chain(["--out", out]).collect::<Vec<&str>>();
+    dir.run(run("whole")).exits(0);
+
+    let mut child = start(&dir, &run("cut"));
+    wait_for(&mut child, || steps_done(&dir, "cut") >= 8);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let cut_at = steps_done(&dir, "cut");
+    dir.run(run("cut").into_iter().chain(["--resume"])).exits(0);
+
+    for file in ["model.safetensors", "config.json"] {
+        let read = |run: &str| std::fs::read(dir.path(run).join("last").join(file)).unwrap();
+        assert!(read("whole") == read("cut"), "{file} differs after a kill at step {cut_at} and a resume");
+    }
+    let losses = |run: &str| -> Vec<Value> {
+        log(&dir, run).iter().filter_map(|line| line.get("loss").cloned()).collect()
+    };
+    assert_eq!(losses("whole"), losses("cut"), "the log has every step once");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_exits_with_130() {
+    let dir = Dir::new();
+    draw_catalogue(&dir, "cat");
+    let args: Vec<&str> = TRAIN.into_iter().chain(["--steps", "100000", "--out", "run"]).collect();
+    let mut child = start(&dir, &args);
+    wait_for(&mut child, || steps_done(&dir, "run") >= 2);
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let state = std::fs::read_to_string(dir.path("run/last/state.json")).unwrap();
+    let saved = serde_json::from_str::<Value>(&state).unwrap()["step"].as_u64().unwrap();
+    assert_eq!(saved, steps_done(&dir, "run"), "nothing done is lost");
+}
+
+fn start(dir: &Dir, args: &[&str]) -> std::process::Child {
+    Command::new(env!("CARGO_BIN_EXE_semblance"))
+        .args(args)
+        .current_dir(dir.path(""))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until a run in another process has come far enough.
+fn wait_for(child: &mut std::process::Child, mut ready: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !ready() {
+        assert_eq!(child.try_wait().unwrap(), None, "the run ended before it was to be stopped");
+        assert!(began.elapsed() < Duration::from_secs(120), "the run does not get anywhere");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_demo_does_all_of_it_and_refuses_to_do_it_twice() {
+    let dir = Dir::new();
+    let demo =
+        ["demo", "--classes", "12", "--images-per-class", "4", "--size", "32", "--steps", "3", "--json"];
+    let result = dir.run(demo).exits(0).json();
+    for key in ["recall_at_1_before", "recall_at_1_after"] {
+        assert!((0.0..=1.0).contains(&result[key].as_f64().unwrap()), "{result}");
+    }
+    for key in ["catalogue", "model", "index", "photo"] {
+        assert!(dir.path(result[key].as_str().unwrap()).exists(), "{key}: {result}");
+    }
+    assert_eq!(result["hits"].as_array().unwrap().len(), 5);
+    // What it tells to type next works.
+    dir.run(["search", result["photo"].as_str().unwrap(), "--index", "demo"]).exits(0);
+    dir.run(["eval", "--index", "demo"]).exits(0);
+    let before = dir.snapshot();
+    dir.run(demo).exits(2).complains_of(&["--replace"]);
+    assert_eq!(dir.snapshot(), before);
+    dir.run(demo.into_iter().chain(["--replace"])).exits(0);
+}
