@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::util::{Dir, Output};
 
 /// Forty unit vectors of dimension 3 as a NumPy file, with their items.
-fn catalogue(dir: &Dir) {
+pub(crate) fn catalogue(dir: &Dir) {
     let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (40, 3), }";
     let mut npy = b"\x93NUMPY\x01\x00".to_vec();
     npy.extend((header.len() as u16).to_le_bytes());
@@ -48,7 +48,9 @@ fn vectors_come_in_change_and_go_out() {
     assert_eq!(unknown.code, 1);
     assert!(unknown.stderr.contains("p3.jpg"), "{}", unknown.stderr);
 
-    for (format, file) in [("npy", "vectors.npy"), ("safetensors", "vectors.safetensors")] {
+    for (format, file) in
+        [("npy", "vectors.npy"), ("safetensors", "vectors.safetensors"), ("parquet", "index.parquet")]
+    {
         let out = format!("out-{format}");
         assert_eq!(
             done(&dir, &["export", "--index", "shop", "--out", &out, "--format", format])["items"],

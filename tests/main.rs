@@ -6,6 +6,8 @@ mod bad_input;
 mod cli;
 // Keeping an index up: import, remove, verify, rebuild, export.
 mod durability;
+// Searching by item, by condition, by score.
+mod filter;
 // Real photographs, where the data lies beside the repository.
 mod grocery;
 // From a catalogue to an index to hits and recall; building that was cut short.

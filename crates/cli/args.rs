@@ -8,6 +8,7 @@ use semblance_embed::dataset::{Column, Split};
 use semblance_embed::embedder::DeviceKind;
 use semblance_index::{Builder, Codes, Durability};
 
+use crate::condition_args::{ConditionArgs, MetadataArgs};
 use crate::exit;
 use crate::maintain_args::{AddArgs, ExportArgs, ImportArgs, RemoveArgs};
 
@@ -267,6 +268,8 @@ pub(crate) struct BuildArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) extract: ExtractArgs,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataArgs,
     /// Links a node of the graph has on each layer
     #[arg(long, value_name = "N", help_heading = "Graph")]
     pub(crate) m: Option<usize>,
@@ -290,7 +293,7 @@ pub(crate) struct BuildArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
     /// Photographs to search with
-    #[arg(required = true, value_name = "PHOTO")]
+    #[arg(required_unless_present = "items", value_name = "PHOTO")]
     pub(crate) photos: Vec<PathBuf>,
     /// Items to find for each photograph
     #[arg(short, value_name = "K", default_value_t = 10, value_parser = positive)]
@@ -299,6 +302,8 @@ pub(crate) struct SearchArgs {
     pub(crate) index: IndexArgs,
     #[command(flatten)]
     pub(crate) how: HowArgs,
+    #[command(flatten)]
+    pub(crate) condition: ConditionArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }

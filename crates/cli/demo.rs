@@ -96,7 +96,7 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<Exit> {
             "{}\n{}\n{}\nRecall@1 on products never seen in training: {recall_before:.3} before, {recall_after:.3} after \
              training ({:.0} s in all)\n\n{}",
             photo.display(),
-            search::hits(&hits, &engine),
+            search::hits(&hits, |item| engine.picture(item)),
             text::render(&after),
             began.elapsed().as_secs_f64(),
             places.next(&trained.model, &photo, args),

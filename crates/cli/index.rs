@@ -29,6 +29,7 @@ pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Ex
 
 fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
+    let metadata = args.metadata.read()?;
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
     let default = HnswConfig::default();
@@ -52,7 +53,7 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
     let bar = printer.bar("embedding", dataset.len());
     let extract = inputs::extract(&args.extract, printer.threads);
     let (summary, manifest) =
-        catalog::build(&dataset, &embedder, &writer, &extract, &|step| show(&bar, step))?;
+        catalog::build_with(&dataset, &metadata, &embedder, &writer, &extract, &|step| show(&bar, step))?;
     drop(bar);
     inputs::warn_of(&summary.failures, printer);
     let result = json!({ "index": folder, "summary": summary, "manifest": manifest });

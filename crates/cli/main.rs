@@ -1,6 +1,7 @@
 //! The `semblance` binary: reads the command line, calls the libraries, prints.
 
 mod args;
+mod condition_args;
 mod data;
 mod demo;
 mod doctor;
@@ -13,6 +14,7 @@ mod maintain;
 mod maintain_args;
 mod printer;
 mod search;
+mod search_item;
 mod train;
 mod train_args;
 

@@ -19,13 +19,16 @@ use crate::printer::{Bar, Printer};
 /// Embeds the pictures an index does not have yet and adds them.
 pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
+    let metadata = args.metadata.read()?;
     let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
     let engine = Engine::open(&folder, inputs::model(&args.model).as_ref())?;
     let writer = writer(&folder, &args.write)?;
     let bar = printer.bar("embedding", dataset.len());
     let extract = inputs::extract(&args.extract, printer.threads);
     let (summary, manifest) =
-        catalog::build(&dataset, engine.embedder(), &writer, &extract, &|step| show(&bar, step))?;
+        catalog::build_with(&dataset, &metadata, engine.embedder(), &writer, &extract, &|step| {
+            show(&bar, step)
+        })?;
     drop(bar);
     inputs::warn_of(&summary.failures, printer);
     printer.result(&json!({ "index": folder, "summary": summary, "items": manifest.items }), |_| {

@@ -6,6 +6,7 @@ use clap::Args;
 use semblance_index::{Durability, ExportFormat};
 
 use crate::args::{DatasetArgs, ExtractArgs, IndexArgs, IndexDirArgs, ModelArgs};
+use crate::condition_args::MetadataArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {
@@ -17,6 +18,8 @@ pub(crate) struct AddArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) extract: ExtractArgs,
+    #[command(flatten)]
+    pub(crate) metadata: MetadataArgs,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
 }
@@ -37,7 +40,7 @@ pub(crate) struct ExportArgs {
     /// The folder to write to; must hold no export yet
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// How to write the vectors: npy or safetensors
+    /// How to write the vectors: npy or safetensors, with the items as JSON lines, or parquet, with the items in one table
     #[arg(long, value_name = "FORMAT", default_value = "npy")]
     pub(crate) format: ExportFormat,
     #[command(flatten)]
@@ -46,7 +49,7 @@ pub(crate) struct ExportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// The vectors: a .npy or .safetensors file
+    /// The vectors: a .npy or .safetensors file; or a .parquet file, which has the items in it
     #[arg(value_name = "VECTORS")]
     pub(crate) vectors: PathBuf,
     /// The items, one JSON object a line [default: items.jsonl beside the vectors]

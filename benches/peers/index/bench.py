@@ -3,7 +3,7 @@
     python -m venv VENV && VENV/bin/pip install numpy hnswlib faiss-cpu
     cargo build --release -p semblance-index --example peer
     VENV/bin/python benches/peers/index/data.py DATA_DIR
-    VENV/bin/python benches/peers/index/bench.py DATA_DIR target/release/examples/peer
+    VENV/bin/python benches/peers/index/bench.py DATA_DIR target/release/examples/peer RESULTS_DIR
 
 Each engine answers the same queries in turn, round after round; a cell is the median over the rounds. Queries per
 second at a recall are read between the two widths around it, on a logarithmic scale.
@@ -15,7 +15,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -25,7 +24,7 @@ TARGETS = [0.95, 0.99]
 
 
 class Ours:
-    def __init__(self, program, data, codes, folder, resident=False):
+    def __init__(self, program, data, codes, folder):
         env = dict(os.environ, RAYON_NUM_THREADS="2")
         self.name = f"semblance {codes}"
         self.child = subprocess.Popen([program, data], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
@@ -43,9 +42,6 @@ class Ours:
         answer = self.ask(f"build {self.dir} {self.codes} {builder} {M} {EF_CONSTRUCTION}")
         self.stored = answer["stored"]
         return answer["build"]
-
-    def load(self, folder):
-        return os.path.exists(os.path.join(self.dir, "manifest.json"))
 
     def open(self):
         return self.ask(f"open {self.dir}")
@@ -150,89 +146,149 @@ def at(points, target):
     return None
 
 
+def memory_of_hnswlib(path):
+    """Anonymous memory a loaded index takes, in MiB, in a process of its own."""
+    code = (
+        "import hnswlib, sys\n"
+        "rss = lambda: int(next(l for l in open('/proc/self/status') if l.startswith('RssAnon')).split()[1])\n"
+        f"before = rss(); index = hnswlib.Index('ip', {DIM}); index.load_index(sys.argv[1]); print((rss() - before) / 1024)"
+    )
+    return float(subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout)
+
+
+def build(a, base, ours, peers, seconds):
+    for _ in range(a.builds):
+        for e in peers + ours:
+            value = e.build(base) if e in peers else e.build()
+            seconds.setdefault(e.name, []).append(value)
+            print(f"built {e.name}: {value:.1f} s", flush=True)
+            if e in peers:
+                e.save(a.keep)
+
+
+def search(a, ours, peers, results):
+    for e in ours:
+        results["open"][e.name] = [e.open()["with_first_query_ms"] for _ in range(9)]
+    for e in peers:
+        e.load(a.keep)
+    for _ in range(a.rounds):
+        for threads in (1, 2):
+            for ef in a.efs:
+                for e in ours + peers:
+                    qps, recall = e.search(ef, threads)
+                    results["recall"].setdefault(e.name, {})[str(ef)] = recall
+                    results["speed"].setdefault(f"{threads}", {}).setdefault(e.name, {}).setdefault(str(ef), []).append(qps)
+
+
+def memory(a, results):
+    results["memory"] = {"hnswlib": memory_of_hnswlib(os.path.join(a.keep, "hnswlib"))}
+    fresh = Ours(a.program, a.data, "i8", a.keep)
+    before = fresh.ask("memory")
+    fresh.open()
+    fresh.search(64, 1)
+    after = fresh.ask("memory")
+    for kind in ("anonymous_mib", "mapped_mib"):
+        results["memory"][kind] = after[kind] - before[kind]
+
+
+def exact(a, base, ours, results):
+    import faiss
+
+    flat = faiss.IndexFlatIP(DIM)
+    flat.add(base)
+    faiss.omp_set_num_threads(2)
+    ours.open()
+    for _ in range(a.rounds if a.exact < 20_000 else 1):
+        answer = ours.ask(f"exact 1000 {a.exact}")
+        results["exact"].setdefault("ours", []).append(answer["seconds"])
+        results["exact"]["peak_mib"] = answer["peak_mib"]
+        start = time.perf_counter()
+        flat.search(base[: a.exact], 1000)
+        results["exact"].setdefault("faiss flat", []).append(time.perf_counter() - start)
+    results["exact"]["queries"] = a.exact
+
+
+def table(results):
+    """Every bar, what was measured, and whether it is met."""
+    median, rows = statistics.median, []
+
+    def row(what, ours, peer, ratio, bar, met):
+        rows.append((what, ours, peer, f"{ratio:.2f}", bar, "yes" if met else "NO"))
+
+    peers = ("hnswlib", "faiss HNSW")
+    for threads, speed in sorted(results["speed"].items()):
+        for codes, bar in (("f32", 1.3), ("i8", 2.5 if threads == "1" else 1.3)):
+            for target in TARGETS:
+                found = {n: at([(results["recall"][n][ef], median(q)) for ef, q in points.items()], target) for n, points in speed.items()}
+                mine, best = found[f"semblance {codes}"], max(peers, key=lambda n: found[n] or 0)
+                if mine and found[best]:
+                    row(f"queries/s, {codes}, {threads} thread(s), ann_recall@10 {target}", f"{mine:.0f}", f"{found[best]:.0f} ({best})", mine / found[best], f">= {bar}", mine / found[best] >= bar)
+    builds = {n: median(t) for n, t in results["build"].items() if t}
+    for codes in ("f32", "i8"):
+        name = f"semblance {codes}"
+        if name in builds:
+            best = min(peers, key=lambda n: builds.get(n, math.inf))
+            row(f"build, {codes}, 2 threads", f"{builds[name]:.1f} s", f"{builds[best]:.1f} s ({best})", builds[best] / builds[name], ">= 1.0", builds[best] >= builds[name])
+    if results["memory"]:
+        m = results["memory"]
+        row("memory, i8", f"{m['anonymous_mib']:.0f} MiB (+ {m['mapped_mib']:.0f} of mapped files)", f"{m['hnswlib']:.0f} MiB (hnswlib)", m["anonymous_mib"] / m["hnswlib"], "<= 0.4", m["anonymous_mib"] <= 0.4 * m["hnswlib"])
+    for name, times in results["open"].items():
+        row(f"open and first query, {name.split()[1]}", f"{median(times):.1f} ms", "", median(times) / 50, "< 50 ms", median(times) < 50)
+    if results["exact"]:
+        x = results["exact"]
+        mine, peer = median(x["ours"]), median(x["faiss flat"])
+        row(f"exact top 1000, {x['queries']} queries, 2 threads", f"{mine:.1f} s", f"{peer:.1f} s (faiss flat)", peer / mine, ">= 1.5", peer / mine >= 1.5)
+        row("memory of that, peak", f"{x['peak_mib']} MiB", "", x["peak_mib"] / 1024, "< 1 GiB", x["peak_mib"] < 1024)
+    for share, f in results["filter"].items():
+        row(f"filter letting {share} % through: recall", f"{f['recall']:.3f}", "1 (exact)", f["recall"], ">= 0.99", f["recall"] >= 0.99)
+        row(f"filter letting {share} % through: queries/s", f"{f['qps']:.0f}", f"{f['exact_qps']:.0f} (exact)", f["qps"] / f["exact_qps"], ">= 1", f["qps"] >= 0.95 * f["exact_qps"])
+    print("\n| bar | ours | the better peer | ratio | wanted | met |\n|---|---|---|---|---|---|")
+    for cells in rows:
+        print("| " + " | ".join(cells) + " |")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("program")
+    parser.add_argument("keep", help="folder for built indexes and results; phases left out are taken from it")
+    parser.add_argument("--phases", default="build,search,memory,exact,filter")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--builds", type=int, default=1)
-    parser.add_argument("--exact", type=int, default=0, help="queries of the exact comparison, top 1000; 0 leaves it out")
+    parser.add_argument("--exact", type=int, default=60_000, help="queries of the exact comparison, top 1000")
     parser.add_argument("--efs", type=lambda t: [int(ef) for ef in t.split(",")], default=[12, 16, 24, 32, 48, 64, 96, 128])
-    parser.add_argument("--keep", help="folder to keep built indexes in; those in it are opened, not built")
-    parser.add_argument("--filters", action="store_true", help="measure filtered search as well")
     a = parser.parse_args()
-    efs = a.efs
     read = lambda name, kind, width: np.fromfile(os.path.join(a.data, name), kind).reshape(-1, width)
     base, queries = read("base.f32", "<f4", DIM), read("queries.f32", "<f4", DIM)
     truth = [set(row[:K].tolist()) for row in read("truth.u32", "<u4", 100)]
-    temporary = tempfile.TemporaryDirectory()
-    folder = a.keep or temporary.name
-    os.makedirs(folder, exist_ok=True)
-    ours = [Ours(a.program, a.data, codes, folder) for codes in ("f32", "i8")]
+    os.makedirs(a.keep, exist_ok=True)
+    ours = [Ours(a.program, a.data, codes, a.keep) for codes in ("f32", "i8")]
     peers = [Hnswlib(queries, truth), Faiss(queries, truth)]
-
-    builds = {e.name: [] for e in ours + peers}
-    for _ in range(a.builds):
-        for e in peers + ours:
-            if a.keep and e.load(folder):
-                continue
-            builds[e.name].append(e.build(base) if e in peers else e.build())
-            print(f"built {e.name}: {builds[e.name][-1]:.1f} s", flush=True)
-            if a.keep and e in peers:
-                e.save(folder)
-    opened = {e.name: [e.open() for _ in range(5)] for e in ours}
-    engines = ours + peers
-    speed = {(e.name, ef, t): [] for e in engines for ef in efs for t in (1, 2)}
-    recall = {}
-    for _ in range(a.rounds):
-        for threads in (1, 2):
-            for ef in efs:
-                for e in engines:
-                    qps, recall[e.name, ef] = e.search(ef, threads)
-                    speed[e.name, ef, threads].append(qps)
-    median = statistics.median
-    print(f"\nbuild, 2 threads, {len(base)} x {DIM}, M {M}, ef_construction {EF_CONSTRUCTION}, seconds")
-    fastest = min((median(builds[e.name]) for e in peers if builds[e.name]), default=0)
-    for e in engines:
-        if builds[e.name]:
-            seconds = median(builds[e.name])
-            print(f"  {e.name:16} {seconds:7.1f}   speed ratio {fastest / seconds:5.2f}")
-    for e in ours:
-        print(f"  {e.name:16} storing first: {e.stored:.1f} s;  open and first query: "
-              f"{median(o['with_first_query_ms'] for o in opened[e.name]):.1f} ms")
-    for threads in (1, 2):
-        print(f"\nqueries/s, {threads} thread(s)\n  {'':16}" + "".join(f"  ef {ef:<11}" for ef in efs))
-        for e in engines:
-            cells = (f"{median(speed[e.name, ef, threads]):8.0f} {recall[e.name, ef]:.3f}  " for ef in efs)
-            print(f"  {e.name:16}" + " ".join(cells))
-        for target in TARGETS:
-            found = {e.name: at([(recall[e.name, ef], median(speed[e.name, ef, threads])) for ef in efs], target) for e in engines}
-            row = "   ".join(f"{n} {q:.0f}" if q else f"{n} -" for n, q in found.items())
-            print(f"  at recall {target}: {row}")
-            top = max((found[e.name] or 0) for e in peers)
-            ratios = ", ".join(f"{e.name} {found[e.name] / top:.2f}" for e in ours if found[e.name] and top)
-            print(f"    ratio to the best peer: {ratios}")
-    for e in ours:
-        e.open()
-        e.search(64, 1)
-        print(f"\nmemory of {e.name} after searching: {e.ask('memory')}")
-    if a.exact:
-        import faiss
-
-        flat = faiss.IndexFlatIP(DIM)
-        flat.add(base)
-        faiss.omp_set_num_threads(2)
-        times = {"faiss flat": [], "semblance": []}
-        for _ in range(a.rounds):
-            start = time.perf_counter()
-            flat.search(base[: a.exact], 1000)
-            times["faiss flat"].append(time.perf_counter() - start)
-            answer = ours[1].ask(f"exact 1000 {a.exact}")
-            times["semblance"].append(answer["seconds"])
-        print(f"\nexact top 1000, {a.exact} queries, 2 threads, seconds: " + ", ".join(f"{n} {median(t):.2f}" for n, t in times.items()),
-              f"  ratio {median(times['faiss flat']) / median(times['semblance']):.2f}")
-    for below in (1000, 100, 10, 1) if a.filters else ():
-        print("filter", f"{below / 20}%", ours[1].ask(f"filter {below} 64"))
+    path, phases = os.path.join(a.keep, "results.json"), a.phases.split(",")
+    results = json.load(open(path)) if os.path.exists(path) else {}
+    for part in ("build", "open", "recall", "speed", "memory", "exact", "filter"):
+        results.setdefault(part, {})
+    if "build" in phases:
+        results["build"] = {}
+        build(a, base, ours, peers, results["build"])
+    if "search" in phases:
+        results.update({"open": {}, "recall": {}, "speed": {}})
+        search(a, ours, peers, results)
+    if "memory" in phases:
+        memory(a, results)
+    if "exact" in phases:
+        results["exact"] = {}
+        exact(a, base, ours[1], results)
+    if "filter" in phases:
+        ours[1].open()
+        results["filter"] = {f"{below / 20:g}": ours[1].ask(f"filter {below} 64") for below in (1000, 100, 10, 1)}
+    with open(path, "w") as file:
+        json.dump(results, file)
+    for threads, speed in sorted(results["speed"].items()):
+        print(f"\nqueries/s and recall, {threads} thread(s)")
+        for name, points in speed.items():
+            print(f"  {name:16}" + "  ".join(f"ef {ef} {statistics.median(q):.0f} {results['recall'][name][ef]:.3f}" for ef, q in points.items()))
+    table(results)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,13 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let queries = floats(&data.join("base.f32"));
                 let queries = &queries[..count * DIM];
                 let start = Instant::now();
-                let found = index.search_batch(queries, count, &SearchParams::exact(k.parse()?))?;
+                // In parts, and of each answer the ids: all of it at once would be a gigabyte by itself.
+                let mut found: Vec<u32> = Vec::with_capacity(count * k.parse::<usize>()?);
+                for part in queries.chunks(4096 * DIM) {
+                    let answers =
+                        index.search_batch(part, part.len() / DIM, &SearchParams::exact(k.parse()?))?;
+                    found.extend(answers.iter().flatten().map(|n| n.id as u32));
+                }
                 json!({"seconds": start.elapsed().as_secs_f64(), "found": found.len(), "peak_mib": status("VmHWM") / 1024})
             }
             ["filter", below, ef] => {

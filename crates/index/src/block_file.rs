@@ -213,6 +213,13 @@ impl BlockFile {
             .ok_or_else(|| IndexError::damaged(&self.path, "a section leaves the file"))
     }
 
+    /// Tells the system that the pages read so far are not needed in memory: what comes back to them reads them anew.
+    pub(crate) fn give_back(&self) {
+        #[cfg(unix)]
+        // SAFETY: the map is shared and only read, so dropping its pages loses nothing: their bytes are in the file.
+        let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
+
     /// Tells the system that pages will be wanted in no order.
     pub(crate) fn advise_random(&self) {
         #[cfg(unix)]
@@ -239,6 +246,7 @@ mod tests {
         for len in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 64] {
             let file = BlockFile::open(dir.path(), &written(dir.path(), len)).unwrap();
             file.check_all().unwrap();
+            file.give_back();
             file.check(0..file.len()).unwrap();
             assert!(file.bytes()[..len].iter().enumerate().all(|(i, &b)| b == (i * 31 % 251) as u8));
             assert!(file.slice::<u64>(0, file.len() / 8).is_ok());

@@ -278,6 +278,9 @@ impl Graph {
     /// Copies the graph, found right before, into memory of large pages.
     pub(crate) fn make_resident(&mut self) {
         self.resident = pages::copy(self.file.bytes()).ok();
+        if self.resident.is_some() {
+            self.file.give_back();
+        }
     }
 
     pub(crate) fn view(&self) -> GraphView<'_> {

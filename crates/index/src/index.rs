@@ -168,14 +168,19 @@ impl Index {
 
     /// The items nearest to a stored one, itself left out.
     pub fn search_by_id(&self, id: u64, params: &SearchParams) -> Result<Vec<Neighbor>> {
+        Ok(self.search_by_id_explained(id, params)?.0)
+    }
+
+    /// Like [`Self::search_by_id`], and tells how the answer was found.
+    pub fn search_by_id_explained(&self, id: u64, params: &SearchParams) -> Result<(Vec<Neighbor>, Explain)> {
         params.validate()?;
         let state = self.live.state();
         let query = state.vector(id)?;
         let wider = SearchParams { k: params.k.saturating_add(1), ..params.clone() };
-        let (mut found, _) = query::search(&state, &query, &wider)?;
+        let (mut found, explain) = query::search(&state, &query, &wider)?;
         found.retain(|n| n.id != id);
         found.truncate(params.k);
-        Ok(found)
+        Ok((found, explain))
     }
 
     /// The items nearest to each of `n` queries (`n × dim` numbers), on all threads.

@@ -47,6 +47,7 @@ mod error;
 mod exact;
 mod exchange;
 mod filter;
+mod filter_text;
 mod flat;
 mod graph;
 mod hnsw;

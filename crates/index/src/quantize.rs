@@ -2,13 +2,17 @@
 //!
 //! A vector x is kept as cᵢ = round(xᵢ / s) with s = max |xᵢ| / 127, so that x·q ≈ s·t·Σ cᵢ dᵢ for a query with scale t
 //! and codes d. The bytes hold cᵢ + 128: Σ (cᵢ + 128) dᵢ − 128 Σ dᵢ is the sum wanted, and its second part is known
-//! once for a query.
+//! once for a query. Some processors multiply quicker with smaller codes in the query: then they are half as large, and
+//! its scale twice.
 
 use half::f16;
 
 use crate::config::Codes;
 use crate::kernel::{self, padded, prefetch};
 use crate::rows::Rows;
+
+/// Largest size of the codes that are stored.
+const STORED_LIMIT: i8 = 127;
 
 /// A matrix of codes, borrowed from memory or a mapped file.
 #[derive(Clone, Copy)]
@@ -61,7 +65,7 @@ impl<'a> CodeView<'a> {
             Matrix::F32(_) | Matrix::F16(_) => query.floats.all_mut()[..self.dim].copy_from_slice(vector),
             Matrix::I8 { .. } => {
                 let codes: &mut [i8] = query.bytes.all_mut();
-                query.scale = quantize(vector, |at, code| codes[at] = code);
+                query.scale = quantize(vector, kernel::best().i8_limit, |at, code| codes[at] = code);
                 query.offset = 128 * codes.iter().map(|&c| i32::from(c)).sum::<i32>();
             }
         }
@@ -103,12 +107,14 @@ impl Query<'_> {
             }
             Matrix::I8 { rows, scales } => {
                 let codes: &mut [i8] = self.bytes.all_mut();
+                let halved = kernel::best().i8_limit < STORED_LIMIT;
                 let mut sum = 0;
                 for (code, &byte) in codes.iter_mut().zip(&rows[range]) {
-                    *code = (byte ^ 0x80) as i8;
+                    let stored = (byte ^ 0x80) as i8;
+                    *code = if halved { ((i16::from(stored) + 1) >> 1) as i8 } else { stored };
                     sum += i32::from(*code);
                 }
-                self.scale = scales[node as usize];
+                self.scale = scales[node as usize] * if halved { 2.0 } else { 1.0 };
                 self.offset = 128 * sum;
             }
         }
@@ -203,7 +209,8 @@ impl CodeBuffer {
                 self.rows.push(&halves);
             }
             Codes::I8 | Codes::Auto => {
-                self.scales.push(quantize(vector, |at, code| self.line[at] = code as u8 ^ 0x80));
+                self.scales
+                    .push(quantize(vector, STORED_LIMIT, |at, code| self.line[at] = code as u8 ^ 0x80));
                 self.rows.push(&self.line);
             }
         }
@@ -244,11 +251,12 @@ pub(crate) fn row_bytes(dim: usize, codes: Codes) -> usize {
     }
 }
 
-/// Hands over the codes of a vector and returns its scale.
-fn quantize(vector: &[f32], mut put: impl FnMut(usize, i8)) -> f32 {
+/// Hands over the codes of a vector, none larger than `limit`, and returns its scale.
+fn quantize(vector: &[f32], limit: i8, mut put: impl FnMut(usize, i8)) -> f32 {
     let largest = vector.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    let scale = largest / 127.0;
-    let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let limit = f32::from(limit);
+    let scale = largest / limit;
+    let factor = if largest > 0.0 { limit / largest } else { 0.0 };
     for (at, x) in vector.iter().enumerate() {
         put(at, (x * factor).round_ties_even() as i8);
     }

@@ -150,6 +150,9 @@ impl Snapshot {
     fn make_resident(&mut self) {
         let file = self.codes.as_ref().unwrap_or(&self.vectors);
         self.resident = pages::copy(file.bytes()).ok();
+        if self.resident.is_some() {
+            file.give_back();
+        }
         self.graph.make_resident();
     }
 

@@ -9,6 +9,7 @@ use semblance_index::{IndexConfig, IndexWriter, Manifest, NewItem, Progress};
 use serde::Serialize;
 
 use crate::error::{QueryError, Result};
+use crate::metadata::Metadata;
 
 /// Attribute of an index: the catalogue's name.
 pub const CATALOGUE: &str = "catalogue";
@@ -85,10 +86,25 @@ pub fn build(
     config: &ExtractConfig,
     progress: &(dyn Fn(BuildProgress) + Sync),
 ) -> Result<(BuildSummary, Manifest)> {
+    build_with(dataset, &Metadata::default(), embedder, writer, config, progress)
+}
+
+/// Like [`build`], with what is known of the pictures beside their class; filters can ask for it.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(
+    dataset: &Dataset,
+    metadata: &Metadata,
+    embedder: &Embedder,
+    writer: &IndexWriter,
+    config: &ExtractConfig,
+    progress: &(dyn Fn(BuildProgress) + Sync),
+) -> Result<(BuildSummary, Manifest)> {
     let missing = missing_from(dataset, writer)?;
     let total = missing.len();
     let mut store = |rows: &[usize], vectors: &[f32]| -> Result<()> {
-        let items: Vec<NewItem> = rows.iter().map(|row| item(&missing.samples[*row])).collect();
+        let items: Vec<NewItem> = rows.iter().map(|row| item(&missing.samples[*row], metadata)).collect();
         writer.upsert(&items, vectors)?;
         Ok(())
     };
@@ -117,8 +133,9 @@ fn missing_from(dataset: &Dataset, writer: &IndexWriter) -> Result<Dataset> {
     Ok(dataset.select(&rows))
 }
 
-fn item(sample: &Sample) -> NewItem {
+fn item(sample: &Sample, metadata: &Metadata) -> NewItem {
     NewItem {
+        metadata: metadata.of(&sample.key()),
         class: sample.class.clone(),
         super_class: sample.super_class.clone(),
         ..NewItem::new(sample.key())

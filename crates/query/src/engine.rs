@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use semblance_embed::transform::{Limits, decode_bytes, decode_file};
 use semblance_embed::{Embedder, ModelSource};
-use semblance_index::{Index, Item, SearchParams};
+use semblance_index::{Explain, Index, Item, Neighbor, SearchParams};
 use serde::Serialize;
 
 use crate::catalog;
@@ -20,6 +20,19 @@ pub struct Hit {
     /// The item.
     #[serde(flatten)]
     pub item: Item,
+}
+
+impl Hit {
+    /// Joins neighbours, best first, with what the index knows of them.
+    ///
+    /// # Errors
+    /// An id the index does not have, and failures of the index.
+    pub fn of(index: &Index, neighbors: &[Neighbor]) -> Result<Vec<Self>> {
+        let hit = |(place, neighbor): (usize, &Neighbor)| {
+            Ok(Self { rank: place + 1, score: neighbor.score, item: index.item(neighbor.id)? })
+        };
+        neighbors.iter().enumerate().map(hit).collect()
+    }
 }
 
 /// An open index with the model that made it.
@@ -80,8 +93,7 @@ impl Engine {
 
     /// Where the picture of an item lies, if the catalogue's folder is known.
     pub fn picture(&self, item: &Item) -> Option<PathBuf> {
-        let manifest = self.index.manifest();
-        Some(Path::new(manifest.config.attributes.get(catalog::ROOT)?).join(&item.key))
+        picture(&self.index, item)
     }
 
     /// The items most similar to the photograph in a file.
@@ -102,6 +114,16 @@ impl Engine {
         self.search_vector(&self.embed(&image)?, params)
     }
 
+    /// Like [`Self::search_file`], and tells how the answer was found.
+    ///
+    /// # Errors
+    /// As [`Self::search_file`].
+    pub fn search_file_explained(&self, photo: &Path, params: &SearchParams) -> Result<(Vec<Hit>, Explain)> {
+        let vector = self.embed(&decode_file(photo, &self.limits)?)?;
+        let (neighbors, explain) = self.index.search_explained(&vector, params)?;
+        Ok((Hit::of(&self.index, &neighbors)?, explain))
+    }
+
     fn embed(&self, image: &image::RgbImage) -> Result<Vec<f32>> {
         Ok(self.embedder.embed(&self.embedder.transform().apply(image), 1)?)
     }
@@ -111,14 +133,13 @@ impl Engine {
     /// # Errors
     /// A vector of another dimension or without direction, k = 0, and failures of the index.
     pub fn search_vector(&self, vector: &[f32], params: &SearchParams) -> Result<Vec<Hit>> {
-        let neighbors = self.index.search(vector, params)?;
-        let mut hits = Vec::with_capacity(neighbors.len());
-        for (place, neighbor) in neighbors.iter().enumerate() {
-            let item = self.index.item(neighbor.id)?;
-            hits.push(Hit { rank: place + 1, score: neighbor.score, item });
-        }
-        Ok(hits)
+        Hit::of(&self.index, &self.index.search(vector, params)?)
     }
+}
+
+/// Where the picture of an item lies, if the catalogue's folder is known.
+pub fn picture(index: &Index, item: &Item) -> Option<PathBuf> {
+    Some(Path::new(index.manifest().config.attributes.get(catalog::ROOT)?).join(&item.key))
 }
 
 /// The model an index says it was built with.

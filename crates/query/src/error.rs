@@ -79,6 +79,16 @@ pub enum QueryError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file of metadata that cannot be understood.
+    #[error("{}, line {line}: {what}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1; 0 for the file as a whole.
+        line: u64,
+        /// What is wrong.
+        what: String,
+    },
     /// The place for new files is taken.
     #[error("{} is not empty: choose a new or an empty folder", path.display())]
     NotEmpty {

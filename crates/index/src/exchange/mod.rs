@@ -2,14 +2,16 @@
 //!
 //! An export is a folder with the vectors (rows in order of ids, f32) as `vectors.npy` or `vectors.safetensors`
 //! (tensor `vectors`), the items as `items.jsonl` (one JSON object a line, in the order of the rows: `id`, `key`,
-//! `class`, `super_class`, `metadata`) and what made them as `index.json`.
+//! `class`, `super_class`, `metadata`) and what made them as `index.json`. As Parquet, vectors and items are one file,
+//! `index.parquet`, beside the same `index.json`.
 
 mod npy;
+mod parquet;
 mod safetensors;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::config::{IndexConfig, Progress, Stage};
@@ -32,6 +34,8 @@ pub enum ExportFormat {
     Npy,
     /// Hugging Face's safetensors.
     Safetensors,
+    /// Apache Parquet: vectors and items in one table.
+    Parquet,
 }
 
 impl ExportFormat {
@@ -39,6 +43,7 @@ impl ExportFormat {
         match self {
             Self::Npy => "vectors.npy",
             Self::Safetensors => "vectors.safetensors",
+            Self::Parquet => "index.parquet",
         }
     }
 }
@@ -49,10 +54,11 @@ impl FromStr for ExportFormat {
         match text.to_ascii_lowercase().as_str() {
             "npy" => Ok(Self::Npy),
             "safetensors" => Ok(Self::Safetensors),
+            "parquet" => Ok(Self::Parquet),
             _ => Err(IndexError::Parameter {
                 name: "format",
                 value: text.into(),
-                expected: "npy or safetensors",
+                expected: "npy, safetensors or parquet",
             }),
         }
     }
@@ -78,21 +84,39 @@ pub fn export(
         }
     }
     let [vectors_path, items_path, config_path] = &paths;
-    let create = |path: &PathBuf| File::create(path).map(BufWriter::new).map_err(|e| IndexError::io(path, e));
-    let (mut vectors, mut items) = (create(vectors_path)?, create(items_path)?);
-    // One state for both passes over it: `for_each` walks what `frozen` sees.
+    // One state for all passes over it: `for_each` walks what `frozen` sees.
     let frozen = index.frozen();
-    let (total, dim) = (frozen.len() as u64, frozen.dim());
-    let header = match format {
-        ExportFormat::Npy => npy::header(total, dim),
-        ExportFormat::Safetensors => safetensors::header(total, dim),
-    };
-    let failed = |path: &PathBuf| {
-        let path = path.clone();
+    match format {
+        ExportFormat::Npy | ExportFormat::Safetensors => {
+            let header = match format {
+                ExportFormat::Npy => npy::header(frozen.len() as u64, frozen.dim()),
+                _ => safetensors::header(frozen.len() as u64, frozen.dim()),
+            };
+            write_matrix(vectors_path, items_path, &header, &frozen, progress)?;
+        }
+        ExportFormat::Parquet => parquet::write(vectors_path, &frozen, progress)?,
+    }
+    let config = serde_json::to_vec_pretty(&frozen.manifest().config).expect("a configuration is plain data");
+    fs::write(config_path, config).map_err(|e| IndexError::io(config_path, e))?;
+    Ok(frozen.len() as u64)
+}
+
+/// Writes vectors behind a header, and the items as JSON lines.
+fn write_matrix(
+    vectors_path: &Path,
+    items_path: &Path,
+    header: &[u8],
+    frozen: &Index,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<()> {
+    let create = |path: &Path| File::create(path).map(BufWriter::new).map_err(|e| IndexError::io(path, e));
+    let (mut vectors, mut items) = (create(vectors_path)?, create(items_path)?);
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
         move |e| IndexError::io(path, e)
     };
-    vectors.write_all(&header).map_err(failed(vectors_path))?;
-    let mut done = 0;
+    vectors.write_all(header).map_err(failed(vectors_path))?;
+    let (mut done, total) = (0, frozen.len() as u64);
     frozen.for_each(|item, vector| {
         vectors.write_all(bytemuck::cast_slice(vector)).map_err(failed(vectors_path))?;
         let line = serde_json::to_string(&item).expect("an item is plain data");
@@ -106,15 +130,14 @@ pub fn export(
     let sync =
         |file: BufWriter<File>| file.into_inner().map_err(|e| e.into_error()).and_then(|f| f.sync_all());
     sync(vectors).map_err(failed(vectors_path))?;
-    sync(items).map_err(failed(items_path))?;
-    let config = serde_json::to_vec_pretty(&frozen.manifest().config).expect("a configuration is plain data");
-    fs::write(config_path, config).map_err(failed(config_path))?;
-    Ok(total)
+    sync(items).map_err(failed(items_path))
 }
 
 /// Adds the rows of an export to an index: `vectors` is a `.npy` or `.safetensors` file, `items` the JSON lines that
-/// belong to its rows (by default `items.jsonl` beside it). Ids are given anew. Returns the number of items. The index
-/// is published by [`IndexWriter::finish`], as after any write.
+/// belong to its rows (by default `items.jsonl` beside it); or `vectors` is a `.parquet` file with the columns `key` and
+/// `vector` (a list of floats) and perhaps `class`, `super_class`, `metadata` (a JSON object as text) and others, which
+/// become metadata. Ids are given anew. Returns the number of items. The index is published by
+/// [`IndexWriter::finish`], as after any write.
 pub fn import(
     writer: &IndexWriter,
     vectors: &Path,
@@ -122,6 +145,12 @@ pub fn import(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<u64> {
     let bad = |path: &Path, what: String| IndexError::Import { path: path.into(), what };
+    if is_parquet(vectors) {
+        return match items {
+            Some(items) => Err(bad(items, "a Parquet file has its items in it".into())),
+            None => parquet::read(writer, vectors, progress),
+        };
+    }
     let beside = vectors.with_file_name(ITEMS_NAME);
     let items_path = items.unwrap_or(&beside);
     let (rows, dim, mut reader) = open_vectors(vectors)?;
@@ -164,7 +193,7 @@ pub fn import(
 
 /// Dimension of a file of vectors and the configuration exported beside it, for creating the index it will go to.
 pub(crate) fn describe(vectors: &Path) -> Result<(usize, Option<IndexConfig>)> {
-    let (_, dim, _) = open_vectors(vectors)?;
+    let dim = if is_parquet(vectors) { parquet::dim(vectors)? } else { open_vectors(vectors)?.1 };
     let config = fs::read(vectors.with_file_name(CONFIG_NAME)).ok();
     Ok((dim, config.and_then(|c| serde_json::from_slice(&c).ok())))
 }
@@ -178,6 +207,10 @@ impl IndexConfig {
     }
 }
 
+fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet"))
+}
+
 /// Rows, dimension, and a reader that stands at the first number.
 fn open_vectors(path: &Path) -> Result<(u64, usize, BufReader<File>)> {
     let file = File::open(path).map_err(|e| IndexError::io(path, e))?;
@@ -186,7 +219,7 @@ fn open_vectors(path: &Path) -> Result<(u64, usize, BufReader<File>)> {
     let shape = match path.extension().and_then(|e| e.to_str()) {
         Some("npy") => npy::read_header(&mut reader),
         Some("safetensors") => safetensors::read_header(&mut reader),
-        _ => Err("its name ends neither in .npy nor in .safetensors".into()),
+        _ => Err("its name ends in none of .npy, .safetensors and .parquet".into()),
     };
     let bad = |what: String| IndexError::Import { path: path.into(), what };
     let (rows, dim, start) = shape.map_err(bad)?;
@@ -218,9 +251,11 @@ mod tests {
     fn what_goes_out_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let index = index(&dir.path().join("index"));
-        for (format, name) in
-            [(ExportFormat::Npy, "vectors.npy"), (ExportFormat::Safetensors, "vectors.safetensors")]
-        {
+        for (format, name) in [
+            (ExportFormat::Npy, "vectors.npy"),
+            (ExportFormat::Safetensors, "vectors.safetensors"),
+            (ExportFormat::Parquet, "index.parquet"),
+        ] {
             let out = dir.path().join(name.replace('.', "-"));
             assert_eq!(export(&index, &out, format, &|_| {}).unwrap(), 3);
             assert!(export(&index, &out, format, &|_| {}).is_err(), "an export is not overwritten");

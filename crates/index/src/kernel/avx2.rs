@@ -6,6 +6,8 @@ use super::prefetch;
 
 /// Rows asked for ahead of the one being scored.
 const AHEAD: usize = 4;
+/// Largest size of a query's codes.
+pub(super) const I8_LIMIT: i8 = 64;
 
 /// # Safety
 /// See [`super::Many`]; needs AVX2 and FMA.
@@ -26,8 +28,8 @@ pub(super) unsafe fn f32_many(
             let row = rows.add(node as usize * len);
             let mut sums = [_mm256_setzero_ps(); 4];
             let mut at = 0;
-            while at < len {
-                for (lane, sum) in sums.iter_mut().enumerate().take(((len - at) / 8).min(4)) {
+            while at + 32 <= len {
+                for (lane, sum) in sums.iter_mut().enumerate() {
                     let offset = at + lane * 8;
                     *sum = _mm256_fmadd_ps(
                         _mm256_loadu_ps(query.add(offset)),
@@ -36,6 +38,11 @@ pub(super) unsafe fn f32_many(
                     );
                 }
                 at += 32;
+            }
+            while at < len {
+                let (x, q) = (_mm256_loadu_ps(row.add(at)), _mm256_loadu_ps(query.add(at)));
+                sums[0] = _mm256_fmadd_ps(q, x, sums[0]);
+                at += 8;
             }
             add_f32(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
         };
@@ -73,7 +80,7 @@ pub(super) unsafe fn f16_many(
 }
 
 /// # Safety
-/// See [`super::Many`]; needs AVX2.
+/// See [`super::Many`]; needs AVX2. Codes of the query are no larger than [`I8_LIMIT`].
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn i8_many(
     query: *const i8,
@@ -86,20 +93,23 @@ pub(super) unsafe fn i8_many(
         if let Some(&next) = nodes.get(i + AHEAD) {
             prefetch(rows.wrapping_add(next as usize * len), len);
         }
-        // SAFETY: as above; `len` is a multiple of 64. Products are taken in 16 bits: `maddubs` would saturate.
+        // SAFETY: as above; `len` is a multiple of 64. `maddubs` adds two products in 16 bits: with queries of no more
+        // than `I8_LIMIT` they are at most 2 · 255 · 64 = 32,640 and fit.
         *score = unsafe {
             let row = rows.add(node as usize * len);
-            let mut sums = [_mm256_setzero_si256(); 4];
+            let ones = _mm256_set1_epi16(1);
+            let mut sums = [_mm256_setzero_si256(); 2];
             for at in (0..len).step_by(64) {
                 for (lane, sum) in sums.iter_mut().enumerate() {
-                    let offset = at + lane * 16;
-                    let x = _mm256_cvtepu8_epi16(_mm_loadu_si128(row.add(offset).cast()));
-                    let q = _mm256_cvtepi8_epi16(_mm_loadu_si128(query.add(offset).cast()));
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(x, q));
+                    let offset = at + lane * 32;
+                    let pairs = _mm256_maddubs_epi16(
+                        _mm256_loadu_si256(row.add(offset).cast()),
+                        _mm256_loadu_si256(query.add(offset).cast()),
+                    );
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
                 }
             }
-            let sum =
-                _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), _mm256_add_epi32(sums[2], sums[3]));
+            let sum = _mm256_add_epi32(sums[0], sums[1]);
             let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
             let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
             _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)))

@@ -29,15 +29,33 @@ pub(crate) struct Kernels {
     pub(crate) f32: Many<f32, f32, f32>,
     pub(crate) f16: Many<f32, u16, f32>,
     pub(crate) i8: Many<i8, u8, i32>,
+    /// Largest size of a query's codes that `i8` multiplies rightly.
+    pub(crate) i8_limit: i8,
 }
 
-const PORTABLE: Kernels =
-    Kernels { name: "portable", f32: portable::f32_many, f16: portable::f16_many, i8: portable::i8_many };
+const PORTABLE: Kernels = Kernels {
+    name: "portable",
+    f32: portable::f32_many,
+    f16: portable::f16_many,
+    i8: portable::i8_many,
+    i8_limit: 127,
+};
 #[cfg(target_arch = "x86_64")]
-const AVX2: Kernels = Kernels { name: "avx2", f32: avx2::f32_many, f16: avx2::f16_many, i8: avx2::i8_many };
+const AVX2: Kernels = Kernels {
+    name: "avx2",
+    f32: avx2::f32_many,
+    f16: avx2::f16_many,
+    i8: avx2::i8_many,
+    i8_limit: avx2::I8_LIMIT,
+};
 #[cfg(target_arch = "x86_64")]
-const AVX512: Kernels =
-    Kernels { name: "avx512", f32: avx512::f32_many, f16: avx512::f16_many, i8: avx512::i8_many };
+const AVX512: Kernels = Kernels {
+    name: "avx512",
+    f32: avx512::f32_many,
+    f16: avx512::f16_many,
+    i8: avx512::i8_many,
+    i8_limit: 127,
+};
 
 /// Every set this processor can run, best first.
 pub(crate) fn available() -> Vec<&'static Kernels> {
@@ -131,10 +149,12 @@ mod tests {
             let q32: Vec<f32> = (0..len16).map(|_| rng.random_range(-1.0..1.0)).collect();
             let r32: Vec<f32> = (0..5 * len16).map(|_| rng.random_range(-1.0..1.0)).collect();
             let r16: Vec<u16> = r32.iter().map(|&x| f16::from_f32(x).to_bits()).collect();
-            let q8: Vec<i8> = (0..len8).map(|_| rng.random_range(-127..=127)).collect();
             let mut r8: Vec<u8> = (0..5 * len8).map(|_| rng.random()).collect();
             r8[..len8].fill(255); // the sums that saturate where instructions do
             for set in available() {
+                let mut q8: Vec<i8> =
+                    (0..len8).map(|_| rng.random_range(-set.i8_limit..=set.i8_limit)).collect();
+                q8[..64].fill(set.i8_limit);
                 let (mut s32, mut s16, mut s8) = ([0.0f32; 5], [0.0f32; 5], [0i32; 5]);
                 check::<f32, f32>(len32, r32.len(), &nodes, 5);
                 // SAFETY: the shapes fit by construction, `available` lists what the processor has.

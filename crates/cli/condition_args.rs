@@ -1,0 +1,55 @@
+//! Arguments that say which items count and what is known of them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use semblance_index::{Filter, SearchParams};
+
+use crate::args::HowArgs;
+
+/// What to search with instead of photographs, and which items count.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConditionArgs {
+    /// Search with a stored item, by its key, instead of a photograph; can be given several times
+    #[arg(long = "item", value_name = "KEY", conflicts_with_all = ["photos", "model"])]
+    pub(crate) items: Vec<String>,
+    /// Only items that meet the condition: "price < 20", "brand = Acme", "brand != Acme", "size in 40, 41", "brand" (is
+    /// there), "not …", or a filter as JSON; given several times, all must be met
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub(crate) conditions: Vec<Filter>,
+    /// Only items with at least this score (cosine, -1 to 1); of those the K best
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub(crate) min_score: Option<f32>,
+    /// Tell how the answers were found: through the graph or by comparing, and how many vectors were scored
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+impl ConditionArgs {
+    /// The parameters of a search for `k` items.
+    pub(crate) fn params(&self, k: usize, how: &HowArgs) -> SearchParams {
+        let filter = match self.conditions.as_slice() {
+            [] => None,
+            [one] => Some(one.clone()),
+            several => Some(Filter::And(several.to_vec())),
+        };
+        let min_score = self.min_score;
+        SearchParams { exact: how.exact, ef_search: how.ef_search, filter, min_score, ..SearchParams::new(k) }
+    }
+}
+
+/// What is known of the pictures.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct MetadataArgs {
+    /// What is known of the pictures, for searches to filter by: JSON lines (.jsonl) or a table with a header (.csv,
+    /// .tsv), with the picture's path in an entry "key" or "path"
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata: Option<PathBuf>,
+}
+
+impl MetadataArgs {
+    /// Reads the file, if one is named.
+    pub(crate) fn read(&self) -> anyhow::Result<semblance_query::Metadata> {
+        Ok(self.metadata.as_deref().map(semblance_query::Metadata::read).transpose()?.unwrap_or_default())
+    }
+}
