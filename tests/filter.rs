@@ -30,7 +30,7 @@ fn a_stored_item_finds_its_neighbours_that_meet_the_conditions() {
     let found = search(&dir, &[&["--item", "p0.jpg", "-k", "3", "--explain"], &conditions[..]].concat());
     assert_eq!(keys(&found), ["p11.jpg", "p12.jpg", "p13.jpg"]);
     let explain = &found["results"][0]["explain"];
-    assert_eq!((&explain["matching"], &explain["strategy"]), (&json!(23), &json!("exact_matches")));
+    assert_eq!((&explain["matching"], &explain["strategy"]), (&json!(22), &json!("exact_matches")));
     let any =
         r#"{"or": [{"eq": {"field": "n", "value": 30}}, {"eq": {"field": "key", "value": "p31.jpg"}}]}"#;
     assert_eq!(keys(&search(&dir, &["--item", "p0.jpg", "--where", any])), ["p30.jpg", "p31.jpg"]);

@@ -1,0 +1,132 @@
+//! What an index of so many synthetic vectors takes on disk and in memory, for the table of `benches/peers/index`:
+//!
+//! ```sh
+//! cargo run --release -p semblance-index --example scale -- DIR [ITEMS] [DIM] [CODES]
+//! ```
+//!
+//! By default 1,000,000 × 512 with i8 codes: some 8 GB of disk, to be run by hand.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Instant;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use semblance_index::*;
+
+const BATCH: usize = 2048;
+const CLUSTER: usize = 5;
+const LATENT: usize = 32;
+
+/// Clustered vectors in a space of few dimensions, mapped to all by a random matrix, a few of each cluster in a row.
+struct Source {
+    rng: ChaCha8Rng,
+    mapping: Vec<f32>,
+    dim: usize,
+}
+
+impl Source {
+    fn new(dim: usize) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mapping = (0..LATENT * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
+        Self { rng, mapping, dim }
+    }
+
+    fn batch(&mut self, n: usize) -> Vec<f32> {
+        let mut all = Vec::with_capacity(n * self.dim);
+        let mut centre = [0.0f32; LATENT];
+        for i in 0..n {
+            if i % CLUSTER == 0 {
+                centre = std::array::from_fn(|_| self.rng.random_range(-1.0..1.0));
+            }
+            let mut row = vec![0.0f32; self.dim];
+            for (latent, centre) in centre.iter().enumerate() {
+                let x = centre + self.rng.random_range(-0.5..0.5);
+                let mapping = &self.mapping[latent * self.dim..(latent + 1) * self.dim];
+                row.iter_mut().zip(mapping).for_each(|(sum, m)| *sum += x * m);
+            }
+            let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            all.extend(row.iter().map(|x| x / norm));
+        }
+        all
+    }
+}
+
+/// Megabytes (of 10⁶ bytes) of a line of `/proc/self/status`.
+fn status(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find(|l| l.starts_with(name)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024 / 1_000_000
+}
+
+fn megabytes(path: &Path) -> u64 {
+    let files = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => megabytes(&entry.path()) * 1_000_000,
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    files.map(bytes).sum::<u64>() / 1_000_000
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let dir = Path::new(args.first().ok_or("usage: scale DIR [ITEMS] [DIM] [CODES]")?);
+    let number = |at: usize, default: usize| args.get(at).map_or(Ok(default), |text| text.parse());
+    let (n, dim) = (number(1, 1_000_000)?, number(2, 512)?);
+    let mut config = IndexConfig::new(dim, "synthetic");
+    config.codes = args.get(3).map_or(Ok(Codes::I8), |text| text.parse())?;
+    config.durability = Durability::Finish;
+
+    let start = Instant::now();
+    let writer = IndexWriter::create(dir, &config)?;
+    let mut source = Source::new(dim);
+    let mut queries = Vec::new();
+    for from in (0..n).step_by(BATCH) {
+        let items: Vec<NewItem> =
+            (from..n.min(from + BATCH)).map(|i| NewItem::new(format!("photographs/{i:08}.jpg"))).collect();
+        let vectors = source.batch(items.len());
+        if queries.len() < 1000 * dim {
+            queries.extend_from_slice(&vectors[..(100 * dim).min(vectors.len())]);
+        }
+        writer.upsert(&items, &vectors)?;
+    }
+    println!("stored: {:.0} s, memory at most {} MB", start.elapsed().as_secs_f64(), status("VmHWM"));
+    writer.finish(&|_| {})?;
+    println!("built: {:.0} s in all, memory at most {} MB", start.elapsed().as_secs_f64(), status("VmHWM"));
+    let before = status("RssAnon");
+    drop(writer);
+    println!("memory in use: {before} MB before the writer was closed, {} MB after", status("RssAnon"));
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let size = if entry.path().is_dir() {
+            megabytes(&entry.path())
+        } else {
+            entry.metadata()?.len() / 1_000_000
+        };
+        println!("  {:24} {size:6} MB", entry.file_name().to_string_lossy());
+    }
+
+    let (before, start) = (status("RssAnon"), Instant::now());
+    let index = Index::open(dir)?;
+    index.search(&queries[..dim], &SearchParams::new(10))?;
+    println!("opened and first query: {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+    for ef in [32, 64, 128] {
+        let params = SearchParams { ef_search: Some(ef), ..SearchParams::new(10) };
+        let start = Instant::now();
+        let mut hits = 0;
+        for query in queries.chunks_exact(dim) {
+            // The query is a stored vector, so it must come first.
+            hits += usize::from(index.search(query, &params)?[0].score > 0.9999);
+        }
+        let count = queries.len() / dim;
+        let speed = count as f64 / start.elapsed().as_secs_f64();
+        println!("ef {ef}: {speed:.0} queries/s, {hits} of {count} stored vectors found");
+    }
+    println!(
+        "memory while searching: {} MB, and {} MB of mapped files",
+        status("RssAnon") - before.min(status("RssAnon")),
+        status("RssFile")
+    );
+    Ok(())
+}
