@@ -4,6 +4,7 @@
 //! floats. Read are files of any program with `key` and `vector`; columns of other names become metadata.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -123,9 +124,17 @@ fn write_error(path: &Path, error: ParquetError) -> IndexError {
     }
 }
 
+/// Runs work on a file that may be damaged: the library panics on some kinds of damage.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let damaged = |_| Err(bad(path, "it is damaged".into()));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(damaged)
+}
+
 fn open(path: &Path) -> Result<SerializedFileReader<File>> {
     let file = File::open(path).map_err(|e| IndexError::io(path, e))?;
-    SerializedFileReader::new(file).map_err(|e| bad(path, format!("it cannot be read as Parquet: {e}")))
+    guarded(path, || {
+        SerializedFileReader::new(file).map_err(|e| bad(path, format!("it cannot be read as Parquet: {e}")))
+    })
 }
 
 fn bad(path: &Path, what: String) -> IndexError {
@@ -169,11 +178,20 @@ pub(super) fn read(writer: &IndexWriter, path: &Path, progress: &(dyn Fn(Progres
 type Rows<'a> = Box<dyn Iterator<Item = Result<(NewItem, Vec<f32>)>> + 'a>;
 
 fn rows<'a>(reader: &'a SerializedFileReader<File>, path: &'a Path) -> Result<Rows<'a>> {
-    let rows =
-        reader.get_row_iter(None).map_err(|e| bad(path, format!("its columns cannot be read: {e}")))?;
-    Ok(Box::new(rows.zip(1u64..).map(move |(row, number)| {
-        let row = row.map_err(|e| bad(path, format!("row {number}: {e}")))?;
-        item(row).map_err(|what| bad(path, format!("row {number}: {what}")))
+    let mut rows = guarded(path, || {
+        reader.get_row_iter(None).map_err(|e| bad(path, format!("its columns cannot be read: {e}")))
+    })?;
+    let (mut number, mut broken) = (0u64, false);
+    Ok(Box::new(std::iter::from_fn(move || {
+        if broken {
+            return None;
+        }
+        number += 1;
+        let row =
+            guarded(path, || rows.next().transpose().map_err(|e| bad(path, format!("row {number}: {e}"))));
+        broken = row.is_err();
+        let row = row.transpose()?;
+        Some(row.and_then(|row| item(row).map_err(|what| bad(path, format!("row {number}: {what}")))))
     })))
 }
 
