@@ -21,9 +21,9 @@ fn fixture(version: u32) -> PathBuf {
 fn item(i: u64) -> NewItem {
     NewItem {
         key: format!("photo/{i}.jpg"),
-        class: (i % 3 != 0).then(|| format!("class {}", i % 3)),
+        class: (!i.is_multiple_of(3)).then(|| format!("class {}", i % 3)),
         super_class: Some("all".into()),
-        metadata: json!({"n": i, "tags": ["a", i % 2 == 0], "price": i as f64 / 4.0})
+        metadata: json!({"n": i, "tags": ["a", i.is_multiple_of(2)], "price": i as f64 / 4.0})
             .as_object()
             .unwrap()
             .clone(),
