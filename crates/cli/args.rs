@@ -51,9 +51,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Index(IndexCommand),
     /// Find the catalogue's pictures most like a photograph
-    Search(SearchArgs),
+    Search(Box<SearchArgs>),
     /// Measure retrieval: Recall@K, MAP@R, R-Precision, and what the graph costs
-    Eval(EvalArgs),
+    Eval(Box<EvalArgs>),
     /// Say what this program and this machine can do, and check the indexes
     Doctor(DoctorArgs),
 }
@@ -247,6 +247,8 @@ pub(crate) enum IndexCommand {
     Export(ExportArgs),
     /// Add vectors and items from files
     Import(ImportArgs),
+    /// Make an index with better vectors from another one: whitened, augmented
+    Derive(crate::answer_args::DeriveArgs),
 }
 
 #[derive(Debug, Args)]
@@ -305,6 +307,10 @@ pub(crate) struct SearchArgs {
     #[command(flatten)]
     pub(crate) condition: ConditionArgs,
     #[command(flatten)]
+    pub(crate) answer: crate::answer_args::AnswerArgs,
+    #[command(flatten)]
+    pub(crate) show: crate::answer_args::ShowArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
 }
 
@@ -321,8 +327,11 @@ pub(crate) struct HowArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
+    /// The index: a name below --index-dir, or a path (with a / in it)
+    #[arg(long, value_name = "NAME", required_unless_present = "compare")]
+    pub(crate) index: Option<String>,
     #[command(flatten)]
-    pub(crate) index: IndexArgs,
+    pub(crate) dir: IndexDirArgs,
     /// The K of Recall@K
     #[arg(short, value_name = "K", value_delimiter = ',', default_value = "1,10,100,1000", value_parser = positive)]
     pub(crate) k: Vec<usize>,
@@ -337,9 +346,13 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     pub(crate) lone_as_miss: bool,
     #[command(flatten)]
+    pub(crate) answer: crate::answer_args::AnswerArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) extract: ExtractArgs,
+    #[command(flatten)]
+    pub(crate) report: crate::report_args::ReportArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,56 +1,136 @@
 //! `semblance eval`: recall of an index, over its own items or a set of queries.
 
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use semblance_embed::extract::Failure;
 use semblance_index::Index;
+use semblance_query::answer::Answering;
 use semblance_query::evaluate::OwnItems;
 use semblance_query::report::{LoneQueries, text};
-use semblance_query::{Embedded, Engine, EvalConfig, Gallery, Queries, Report, evaluate};
+use semblance_query::study::{QueryItem, Subject};
+use semblance_query::{Embedded, Engine, EvalConfig, Gallery, PhotoConfig, Queries, QueryError, evaluate};
 
 use crate::args::EvalArgs;
 use crate::exit::Exit;
-use crate::inputs;
 use crate::printer::Printer;
+use crate::report::Requery;
+use crate::{compare, inputs, report};
 
 pub(crate) fn run(args: &EvalArgs, printer: Printer) -> anyhow::Result<Exit> {
-    let config = EvalConfig {
-        ks: args.k.clone(),
-        graph: !args.how.exact,
-        ef_search: args.how.ef_search,
-        lone_queries: if args.lone_as_miss { LoneQueries::CountAsMiss } else { LoneQueries::Exclude },
-        ..EvalConfig::default()
-    };
-    let report = match &args.queries {
-        None => among_itself(args, &config, printer)?,
-        Some(_) => with_queries(args, &config, printer)?,
-    };
-    printer.result(&report, text::render)?;
-    Ok(Exit::Done)
+    if let Some(paths) = &args.report.compare {
+        return compare::run(paths, args.report.bootstrap_seed, printer);
+    }
+    let name = args.index.as_deref().context("no index: name one with --index")?;
+    let folder = inputs::index_folder(name, &args.dir.index_dir);
+    match &args.queries {
+        None => among_itself(args, name, &folder, printer),
+        Some(path) => with_queries(args, name, &folder, path, printer),
+    }
 }
 
-fn among_itself(args: &EvalArgs, config: &EvalConfig, printer: Printer) -> anyhow::Result<Report> {
-    let index = Index::open(inputs::index_folder(&args.index.index, &args.index.dir.index_dir))?;
+fn among_itself(args: &EvalArgs, name: &str, folder: &Path, printer: Printer) -> anyhow::Result<Exit> {
+    if !args.answer.photo().is_plain() {
+        bail!("--box and --views need photographs to search with: name them with --queries");
+    }
+    if args.answer.one_per_class {
+        bail!("--one-per-class would hide a query's class behind the query itself: it needs --queries");
+    }
+    let index = Index::open(folder)?;
+    let report_folder = report::folder(&args.report, folder)?;
     if let Some(source) = inputs::model(&args.model) {
-        index.check_model(semblance_embed::Embedder::open(&source)?.fingerprint())?;
+        semblance_query::engine::check_model(&index, &semblance_embed::Embedder::open(&source)?)?;
     }
     let own = OwnItems::of(&index)?;
-    let gallery = Gallery::of_index(&index, &args.index.index)?;
-    let bar = printer.bar("searching", own.ids.len());
-    Ok(evaluate(&gallery, &own.queries(&args.index.index), config, &|done, total| bar.set(done, total))?)
+    let pictures = index.items()?.iter().map(|item| report::of_item(&index, item)).collect();
+    let queries = own.queries(name);
+    let measured = Measured { args, index: &index, name, queries, pictures, failures: &[], requery: None };
+    measured.finish(report_folder.as_deref(), printer)
 }
 
-fn with_queries(args: &EvalArgs, config: &EvalConfig, printer: Printer) -> anyhow::Result<Report> {
-    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
-    let path = args.queries.as_deref().unwrap_or(&folder);
+fn with_queries(
+    args: &EvalArgs,
+    name: &str,
+    folder: &Path,
+    path: &Path,
+    printer: Printer,
+) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset_at(path, &args.layout, printer)?;
-    let engine = Engine::open(&folder, inputs::model(&args.model).as_ref())?;
-    let bar = printer.bar("embedding queries", dataset.len());
+    let engine = Engine::open(folder, inputs::model(&args.model).as_ref())?;
+    let report_folder = report::folder(&args.report, folder)?;
     let extract = inputs::extract(&args.extract, printer.threads);
-    let embedded =
-        Embedded::new(engine.embedder(), &dataset, &extract, &mut |done| bar.set(done, dataset.len()))?;
+    let embed = |photo: &PhotoConfig| -> Result<Embedded<'_>, QueryError> {
+        let bar = printer.bar("embedding queries", dataset.len());
+        let progress = &mut |done| bar.set(done, dataset.len());
+        let mut embedded = Embedded::with_photos(engine.embedder(), &dataset, &extract, photo, progress)?;
+        embedded.vectors = engine.to_index(embedded.vectors);
+        Ok(embedded)
+    };
+    let embedded = embed(&args.answer.photo())?;
     inputs::warn_of(&embedded.failures, printer);
-    let gallery = Gallery::of_index(engine.index(), &args.index.index)?;
     let classes = embedded.classes();
     let queries =
         Queries { name: &dataset.name, vectors: &embedded.vectors, classes: &classes, own_ids: None };
-    bar.say("searching");
-    Ok(evaluate(&gallery, &queries, config, &|done, total| bar.set(done, total))?)
+    let pictures = embedded.samples.iter().map(|sample| report::of_sample(&dataset, sample)).collect();
+    let requery = |photo: &PhotoConfig| Ok(embed(photo)?.vectors);
+    Measured {
+        args,
+        index: engine.index(),
+        name,
+        queries,
+        pictures,
+        failures: &embedded.failures,
+        requery: Some(&requery),
+    }
+    .finish(report_folder.as_deref(), printer)
+}
+
+/// Queries ready to be searched with.
+struct Measured<'a> {
+    args: &'a EvalArgs,
+    index: &'a Index,
+    name: &'a str,
+    queries: Queries<'a>,
+    pictures: Vec<QueryItem>,
+    failures: &'a [Failure],
+    requery: Option<&'a Requery<'a>>,
+}
+
+impl Measured<'_> {
+    fn finish(&self, report_folder: Option<&Path>, printer: Printer) -> anyhow::Result<Exit> {
+        let args = self.args;
+        let config = EvalConfig {
+            ks: args.k.clone(),
+            graph: !args.how.exact,
+            ef_search: args.how.ef_search,
+            lone_queries: if args.lone_as_miss { LoneQueries::CountAsMiss } else { LoneQueries::Exclude },
+            ..EvalConfig::default()
+        };
+        let answer = args.answer.answer();
+        let bar = printer.bar("searching", self.queries.classes.len());
+        let result = match report_folder {
+            None => {
+                let answering = Answering::new(self.index, &answer);
+                let gallery = Gallery::of_index(self.index, self.name)?.searched_by(&answering);
+                evaluate(&gallery, &self.queries, &config, &|done, total| bar.set(done, total))?
+            }
+            Some(folder) => {
+                let subject = Subject {
+                    index: self.index,
+                    name: self.name,
+                    queries: &self.queries,
+                    items: &self.pictures,
+                    answer: &answer,
+                    failures: self.failures,
+                };
+                report::write(folder, &subject, &config, &args.report, self.requery, &bar)?
+            }
+        };
+        drop(bar);
+        printer.result(&result, text::render)?;
+        if let Some(folder) = report_folder {
+            printer.note(format_args!("report: {}", folder.join("report.html").display()));
+        }
+        Ok(Exit::Done)
+    }
 }

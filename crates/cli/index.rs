@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use semblance_embed::Embedder;
 use semblance_index::{HnswConfig, Index, IndexConfig, IndexWriter, Manifest};
 use semblance_query::catalog::{self, BuildProgress};
+use semblance_query::whitening::readable;
 use serde_json::json;
 
 use crate::args::{BuildArgs, IndexArgs, IndexCommand};
 use crate::exit::Exit;
-use crate::inputs;
-use crate::maintain;
 use crate::printer::{Bar, Printer};
+use crate::{derive, inputs, maintain};
 
 pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Exit> {
     match command {
@@ -24,6 +24,7 @@ pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Ex
         IndexCommand::Rebuild(args) => rebuild(args, printer),
         IndexCommand::Export(args) => maintain::write_out(args, printer),
         IndexCommand::Import(args) => maintain::read_in(args, printer),
+        IndexCommand::Derive(args) => derive::run(args, printer),
     }
 }
 
@@ -116,7 +117,7 @@ fn describe(manifest: &Manifest) -> String {
         "graph: M {}, ef_construction {}, seed {}, {} nodes ({} dead)",
         hnsw.m, hnsw.ef_construction, hnsw.seed, manifest.nodes, manifest.dead_nodes
     );
-    for (key, value) in &config.attributes {
+    for (key, value) in readable(&config.attributes) {
         let _ = writeln!(out, "{key}: {value}");
     }
     out

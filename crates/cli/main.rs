@@ -1,9 +1,12 @@
 //! The `semblance` binary: reads the command line, calls the libraries, prints.
 
+mod answer_args;
 mod args;
+mod compare;
 mod condition_args;
 mod data;
 mod demo;
+mod derive;
 mod doctor;
 mod embed;
 mod eval;
@@ -12,9 +15,13 @@ mod index;
 mod inputs;
 mod maintain;
 mod maintain_args;
+mod pictures;
 mod printer;
+mod report;
+mod report_args;
 mod search;
 mod search_item;
+mod search_page;
 mod train;
 mod train_args;
 

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use semblance_index::{Explain, Item};
-use semblance_query::{Engine, Hit};
+use semblance_query::answer::AnswerConfig;
+use semblance_query::{Engine, Hit, QueryError};
 use serde::Serialize;
 
 use crate::args::SearchArgs;
 use crate::exit::Exit;
-use crate::inputs;
 use crate::printer::Printer;
-use crate::search_item;
+use crate::{inputs, pictures, search_item, search_page};
 
 #[derive(Serialize)]
 struct Found<'a> {
@@ -19,17 +19,23 @@ struct Found<'a> {
     items: usize,
     k: usize,
     exact: bool,
-    results: Vec<Answer<'a>>,
+    results: Vec<Answered<'a>>,
 }
 
+/// What one photograph, or several together, got.
 #[derive(Serialize)]
-struct Answer<'a> {
-    photo: &'a Path,
+pub(crate) struct Answered<'a> {
+    pub(crate) photo: &'a Path,
+    /// The photographs that were searched with as one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) together_with: Vec<&'a Path>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    hits: Vec<Hit>,
+    pub(crate) error: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_match: bool,
+    pub(crate) hits: Vec<Hit>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    explain: Option<Explain>,
+    pub(crate) explain: Option<Explain>,
 }
 
 pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
@@ -42,32 +48,97 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
     if args.k > items {
         printer.note(format_args!("the index holds only {items} items: that is all there is to find"));
     }
+    let (results, failed) = answers(args, &engine, printer)?;
+    let found = Found { index: folder, items, k: args.k, exact: args.how.exact, results };
+    if let Some(file) = &args.show.html {
+        search_page::write(file, args, &engine, &found.results)?;
+    }
+    match pictures::protocol(args.show.pictures, printer) {
+        Some(protocol) => pictures::show(&found.results, &engine, protocol)?,
+        None => printer.result(&found, |found| text(found, &engine))?,
+    }
+    Ok(if failed > 0 { Exit::Incomplete } else { Exit::Done })
+}
+
+/// The answers, and how many photographs could not be searched with.
+fn answers<'a>(
+    args: &'a SearchArgs,
+    engine: &Engine,
+    printer: Printer,
+) -> anyhow::Result<(Vec<Answered<'a>>, usize)> {
     let params = args.condition.params(args.k, &args.how);
+    let config = AnswerConfig { threshold: args.show.threshold, ..args.answer.answer() };
+    let photo_config = args.answer.photo();
     let mut results = Vec::with_capacity(args.photos.len());
+    let (mut vectors, mut together, mut failed) = (Vec::new(), Vec::new(), 0);
     for photo in &args.photos {
-        let (hits, explain, error) = match engine.search_file_explained(photo, &params) {
-            Ok((hits, explain)) => (hits, args.condition.explain.then_some(explain), None),
+        let vector = engine.read(photo).and_then(|image| engine.embed(&image, &photo_config));
+        let vector = match vector {
+            Ok(vector) => vector,
             // One bad photograph must not cost the answers to the others.
-            Err(error @ semblance_query::QueryError::Image(_)) => {
+            Err(error @ (QueryError::Image(_) | QueryError::Crop(_))) => {
+                let error = match error {
+                    QueryError::Image(error) => error.to_string(),
+                    other => format!("{}: {other}", photo.display()),
+                };
                 printer.warn(&error);
-                (Vec::new(), None, Some(error.to_string()))
+                failed += 1;
+                results.push(Answered { error: Some(error), ..Answered::of(photo) });
+                continue;
             }
             Err(error) => return Err(error.into()),
         };
-        results.push(Answer { photo, error, hits, explain });
+        if args.show.together {
+            vectors.push(vector);
+            together.push(photo.as_path());
+        } else {
+            let explain = match args.condition.explain {
+                true => Some(engine.index().search_explained(&vector, &params)?.1),
+                false => None,
+            };
+            let answer = engine.answer(&[vector], &params, &config)?;
+            let (hits, no_match) = (answer.hits, answer.no_match);
+            results.push(Answered { hits, no_match, explain, ..Answered::of(photo) });
+        }
     }
-    let failed = results.iter().filter(|answer| answer.error.is_some()).count();
-    let found = Found { index: folder, items, k: args.k, exact: args.how.exact, results };
-    printer.result(&found, |found| text(found, &engine))?;
-    Ok(if failed > 0 { Exit::Incomplete } else { Exit::Done })
+    if let [first, others @ ..] = together.as_slice() {
+        let answer = engine.answer(&vectors, &params, &config)?;
+        let (hits, no_match) = (answer.hits, answer.no_match);
+        results.push(Answered { together_with: others.to_vec(), hits, no_match, ..Answered::of(first) });
+    }
+    Ok((results, failed))
+}
+
+impl<'a> Answered<'a> {
+    fn of(photo: &'a Path) -> Self {
+        Self {
+            photo,
+            together_with: Vec::new(),
+            error: None,
+            no_match: false,
+            hits: Vec::new(),
+            explain: None,
+        }
+    }
+
+    /// The photographs, as one line.
+    pub(crate) fn title(&self) -> String {
+        let all = std::iter::once(&self.photo).chain(&self.together_with);
+        all.map(|path| path.display().to_string()).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// What there is to say instead of hits.
+    pub(crate) fn remark(&self) -> Option<String> {
+        self.error.clone().or_else(|| self.no_match.then(|| "no match".to_owned()))
+    }
 }
 
 fn text(found: &Found<'_>, engine: &Engine) -> String {
     let mut out = String::new();
     for answer in &found.results {
-        let _ = writeln!(out, "{}", answer.photo.display());
-        if let Some(error) = &answer.error {
-            let _ = writeln!(out, "  {error}");
+        let _ = writeln!(out, "{}", answer.title());
+        if let Some(remark) = answer.remark() {
+            let _ = writeln!(out, "  {remark}");
         }
         out.push_str(&hits(&answer.hits, |item| engine.picture(item)));
         out.push_str(&search_item::explained(answer.explain.as_ref()));

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::error::{QueryError, Result};
 use crate::metadata::Metadata;
+use crate::whitening::Whitening;
 
 /// Attribute of an index: the catalogue's name.
 pub const CATALOGUE: &str = "catalogue";
@@ -102,10 +103,15 @@ pub fn build_with(
     progress: &(dyn Fn(BuildProgress) + Sync),
 ) -> Result<(BuildSummary, Manifest)> {
     let missing = missing_from(dataset, writer)?;
+    // An index that whitens its vectors does so for every item, whoever adds it.
+    let whitening = Whitening::of_attributes(&writer.config().attributes)?;
     let total = missing.len();
     let mut store = |rows: &[usize], vectors: &[f32]| -> Result<()> {
         let items: Vec<NewItem> = rows.iter().map(|row| item(&missing.samples[*row], metadata)).collect();
-        writer.upsert(&items, vectors)?;
+        match &whitening {
+            Some(whitening) => writer.upsert(&items, &whitening.apply(vectors))?,
+            None => writer.upsert(&items, vectors)?,
+        };
         Ok(())
     };
     let extracted = extract(embedder, &missing, config, &mut store, &mut |done| {

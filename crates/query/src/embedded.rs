@@ -1,9 +1,13 @@
 //! A data set's vectors in memory.
 
+use rayon::prelude::*;
 use semblance_embed::Embedder;
 use semblance_embed::dataset::{Dataset, Sample};
 use semblance_embed::extract::{ExtractConfig, Failure, extract};
+use semblance_embed::transform::decode_file;
 
+use crate::answer::PhotoConfig;
+use crate::answer::photo::mean_of_views;
 use crate::error::{QueryError, Result};
 
 /// The vectors of the pictures that could be read, in the data set's order.
@@ -45,8 +49,64 @@ impl<'a> Embedded<'a> {
         Ok(Self { samples, vectors, dim: embedder.dim(), failures: extracted.failures })
     }
 
+    /// As [`Self::new`], with something done to each photograph first. A box that is not within a photograph makes it one
+    /// that could not be read.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_photos(
+        embedder: &Embedder,
+        dataset: &'a Dataset,
+        config: &ExtractConfig,
+        photo: &PhotoConfig,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self> {
+        if photo.is_plain() {
+            return Self::new(embedder, dataset, config, progress);
+        }
+        let dim = embedder.dim();
+        let mut embedded = Self { samples: Vec::new(), vectors: Vec::new(), dim, failures: Vec::new() };
+        let (views, transform) = (photo.views.count(), embedder.transform());
+        for (batch, samples) in dataset.samples.chunks(config.batch.max(1)).enumerate() {
+            let read = |sample: &&'a Sample| -> Result<Vec<f32>> {
+                photo.pixels(transform, &decode_file(&dataset.full_path(sample), &config.limits)?)
+            };
+            let samples: Vec<&'a Sample> = samples.iter().collect();
+            let views_of: Vec<Result<Vec<f32>>> = samples.par_iter().map(read).collect();
+            let mut pixels = Vec::new();
+            for (sample, outcome) in samples.into_iter().zip(views_of) {
+                match outcome {
+                    Ok(views) => {
+                        pixels.extend(views);
+                        embedded.samples.push(sample);
+                    }
+                    Err(error) if config.strict => return Err(error),
+                    Err(error) => embedded.failures.push(failure(dataset, sample, &error)),
+                }
+            }
+            let rows = pixels.len() / transform.output_len();
+            if rows > 0 {
+                let vectors = embedder.embed(&pixels, rows)?;
+                embedded.vectors.extend(mean_of_views(&vectors, dim, views).concat());
+            }
+            progress((batch * config.batch.max(1)).min(dataset.len()));
+        }
+        if embedded.samples.is_empty() {
+            return Err(QueryError::nothing_readable(dataset, &embedded.failures));
+        }
+        Ok(embedded)
+    }
+
     /// The class of each row.
     pub fn classes(&self) -> Vec<Option<String>> {
         self.samples.iter().map(|sample| sample.class.clone()).collect()
     }
+}
+
+fn failure(dataset: &Dataset, sample: &Sample, error: &QueryError) -> Failure {
+    let reason = match error {
+        QueryError::Image(error) => error.kind.to_string(),
+        other => other.to_string(),
+    };
+    Failure { path: dataset.full_path(sample).display().to_string(), reason }
 }

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use semblance_embed::transform::{Limits, decode_bytes, decode_file};
 use semblance_embed::{Embedder, ModelSource};
-use semblance_index::{Explain, Index, Item, Neighbor, SearchParams};
+use semblance_index::{Explain, Index, Item, Neighbor, SearchParams, VectorIndex as _};
 use serde::Serialize;
 
+use crate::answer::{AnswerConfig, Answering, PhotoConfig, together};
 use crate::catalog;
 use crate::error::{QueryError, Result};
+use crate::whitening::Whitening;
 
 /// A found item.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,10 +37,22 @@ impl Hit {
     }
 }
 
+/// What a photograph got.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Answer {
+    /// The items found, best first; those below the threshold are left out.
+    pub hits: Vec<Hit>,
+    /// Whether even the best item stayed below the threshold.
+    pub no_match: bool,
+    /// Cosine of the best item, whether above the threshold or below.
+    pub best: Option<f32>,
+}
+
 /// An open index with the model that made it.
 pub struct Engine {
     index: Index,
     embedder: Embedder,
+    whitening: Option<Whitening>,
     limits: Limits,
 }
 
@@ -72,8 +86,8 @@ impl Engine {
     /// # Errors
     /// If the index was built with another model.
     pub fn new(index: Index, embedder: Embedder) -> Result<Self> {
-        index.check_model(embedder.fingerprint())?;
-        Ok(Self { index, embedder, limits: Limits::default() })
+        let whitening = check_model(&index, &embedder)?;
+        Ok(Self { index, embedder, whitening, limits: Limits::default() })
     }
 
     /// Sets what a photograph to search with may cost.
@@ -102,7 +116,7 @@ impl Engine {
     /// A photograph that cannot be read, named, and whatever [`Self::search_vector`] reports.
     pub fn search_file(&self, photo: &Path, params: &SearchParams) -> Result<Vec<Hit>> {
         let image = decode_file(photo, &self.limits)?;
-        self.search_vector(&self.embed(&image)?, params)
+        self.search_vector(&self.embed(&image, &PhotoConfig::default())?, params)
     }
 
     /// The items most similar to the photograph with this content (JPEG, PNG, …).
@@ -111,7 +125,7 @@ impl Engine {
     /// As [`Self::search_file`].
     pub fn search_bytes(&self, photo: &[u8], params: &SearchParams) -> Result<Vec<Hit>> {
         let image = decode_bytes(photo, &self.limits)?;
-        self.search_vector(&self.embed(&image)?, params)
+        self.search_vector(&self.embed(&image, &PhotoConfig::default())?, params)
     }
 
     /// Like [`Self::search_file`], and tells how the answer was found.
@@ -119,13 +133,55 @@ impl Engine {
     /// # Errors
     /// As [`Self::search_file`].
     pub fn search_file_explained(&self, photo: &Path, params: &SearchParams) -> Result<(Vec<Hit>, Explain)> {
-        let vector = self.embed(&decode_file(photo, &self.limits)?)?;
+        let vector = self.embed(&decode_file(photo, &self.limits)?, &PhotoConfig::default())?;
         let (neighbors, explain) = self.index.search_explained(&vector, params)?;
         Ok((Hit::of(&self.index, &neighbors)?, explain))
     }
 
-    fn embed(&self, image: &image::RgbImage) -> Result<Vec<f32>> {
-        Ok(self.embedder.embed(&self.embedder.transform().apply(image), 1)?)
+    /// The upright picture in a file, within the engine's limits.
+    ///
+    /// # Errors
+    /// A photograph that cannot be read, named.
+    pub fn read(&self, photo: &Path) -> Result<image::RgbImage> {
+        Ok(decode_file(photo, &self.limits)?)
+    }
+
+    /// The vector of a photograph as this index wants it.
+    ///
+    /// # Errors
+    /// A box outside the picture, and failures of the model.
+    pub fn embed(&self, image: &image::RgbImage, config: &PhotoConfig) -> Result<Vec<f32>> {
+        Ok(self.to_index(config.embed(&self.embedder, image)?))
+    }
+
+    /// Vectors of the embedder (row after row) as vectors of the index: whitened where the index is.
+    pub fn to_index(&self, vectors: Vec<f32>) -> Vec<f32> {
+        match &self.whitening {
+            Some(whitening) => whitening.apply(&vectors),
+            None => vectors,
+        }
+    }
+
+    /// Answers several photographs of one item, given as vectors of [`Self::embed`], as one question; or one.
+    ///
+    /// # Errors
+    /// [`QueryError::NothingInCommon`] if they cancel out or there are none, and whatever the index reports.
+    pub fn answer<V: AsRef<[f32]>>(
+        &self,
+        photos: &[V],
+        params: &SearchParams,
+        config: &AnswerConfig,
+    ) -> Result<Answer> {
+        let vector = together(photos).ok_or(QueryError::NothingInCommon)?;
+        let found = Answering::new(&self.index, config).search(&vector, params)?;
+        let best = found
+            .iter()
+            .map(|neighbor| neighbor.score)
+            .fold(None, |best: Option<f32>, score| Some(best.map_or(score, |best| best.max(score))));
+        let enough = |neighbor: &Neighbor| config.threshold.is_none_or(|least| neighbor.score >= least);
+        let kept: Vec<Neighbor> = found.into_iter().filter(enough).collect();
+        let no_match = config.threshold.is_some() && kept.is_empty();
+        Ok(Answer { hits: Hit::of(&self.index, &kept)?, no_match, best })
     }
 
     /// The items nearest to a unit vector of the index's dimension, best first.
@@ -140,6 +196,19 @@ impl Engine {
 /// Where the picture of an item lies, if the catalogue's folder is known.
 pub fn picture(index: &Index, item: &Item) -> Option<PathBuf> {
     Some(Path::new(index.manifest().config.attributes.get(catalog::ROOT)?).join(&item.key))
+}
+
+/// Makes sure that an index's vectors came from this model; returns what is done to them afterwards.
+///
+/// # Errors
+/// If they came from another model, or the transform is damaged.
+pub fn check_model(index: &Index, embedder: &Embedder) -> Result<Option<Whitening>> {
+    let whitening = Whitening::of_attributes(&index.manifest().config.attributes)?;
+    match &whitening {
+        Some(whitening) => index.check_model(&whitening.fingerprint(embedder.fingerprint()))?,
+        None => index.check_model(embedder.fingerprint())?,
+    }
+    Ok(whitening)
 }
 
 /// The model an index says it was built with.

@@ -95,6 +95,56 @@ pub enum QueryError {
         /// The folder.
         path: PathBuf,
     },
+    /// A transform of vectors that cannot be learned or read.
+    #[error("whitening: {reason}")]
+    Whitening {
+        /// What is wrong.
+        reason: String,
+    },
+    /// More directions asked for than the vectors have.
+    #[error(
+        "whitening to {asked} numbers: the gallery's vectors span {spanned} directions, ask for 1 to {spanned}"
+    )]
+    TooFewDirections {
+        /// Directions asked for.
+        asked: usize,
+        /// Directions there are.
+        spanned: usize,
+    },
+    /// An index that was made from another is no source for a third.
+    #[error("the index at {} is derived itself: derive from the one it was made from", dir.display())]
+    AlreadyDerived {
+        /// Its folder.
+        dir: PathBuf,
+    },
+    /// Deriving without saying what.
+    #[error("nothing to derive: ask for whitening or augmentation")]
+    NothingToDerive,
+    /// Photographs that cancel each other out.
+    #[error("the photographs have no common direction: search with each by itself")]
+    NothingInCommon,
+    /// A page or chart could not be made: a fault of this program.
+    #[error("cannot render {what}: {reason}")]
+    Render {
+        /// The page or chart.
+        what: String,
+        /// What the renderer said.
+        reason: String,
+    },
+    /// A report that cannot be read again.
+    #[error("{} is no report that `semblance eval --report` wrote: {reason}", path.display())]
+    ReadReport {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two reports that cannot be compared.
+    #[error(transparent)]
+    Compare(#[from] crate::study::compare::CompareError),
+    /// A box that is not within the photograph.
+    #[error(transparent)]
+    Crop(#[from] crate::answer::CropError),
     /// A picture could not be read.
     #[error(transparent)]
     Image(#[from] ImageError),

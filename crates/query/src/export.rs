@@ -67,7 +67,7 @@ fn at(path: &Path, source: io::Error) -> QueryError {
 }
 
 /// Writes a file under another name and renames it when it is complete and on disk.
-fn whole(
+pub(crate) fn whole(
     dir: &Path,
     name: &str,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,

@@ -3,7 +3,8 @@
 //! - [`catalog`]: a catalogue's pictures through the embedder into an index;
 //! - [`engine`]: a photograph in, the most similar items out;
 //! - [`evaluate`](mod@evaluate): how often the right product comes back, by the pure functions of [`metrics`], told in a
-//!   [`report`];
+//!   [`report`]; [`study`](mod@study) looks at the answers from all sides, with the [`statistics`] of how far to trust them;
+//! - [`answer`]: better answers than the plain nearest; [`whitening`](mod@whitening) and [`derive`](mod@derive): better vectors for an index;
 //! - [`validate`]: the same measure on held-out photographs, for training;
 //! - [`export`]: vectors as files for other programs.
 //!
@@ -44,7 +45,9 @@
 //! # }
 //! ```
 
+pub mod answer;
 pub mod catalog;
+pub mod derive;
 pub mod embedded;
 pub mod engine;
 mod error;
@@ -53,12 +56,19 @@ pub mod export;
 pub mod metadata;
 pub mod metrics;
 pub mod report;
+pub mod statistics;
+pub mod study;
 pub mod validate;
+pub mod whitening;
 
+pub use answer::{AnswerConfig, PhotoConfig};
+pub use derive::{DeriveConfig, derive};
 pub use embedded::Embedded;
-pub use engine::{Engine, Hit};
+pub use engine::{Answer, Engine, Hit};
 pub use error::{QueryError, Result};
 pub use evaluate::{EvalConfig, Gallery, Queries, evaluate, evaluate_vectors};
 pub use metadata::Metadata;
 pub use report::Report;
+pub use study::{Study, StudyConfig, study};
 pub use validate::Validation;
+pub use whitening::Whitening;

@@ -66,6 +66,16 @@ impl<'a> Gallery<'a> {
         Ok(Self::new(index, items, name, &index.manifest().config.model))
     }
 
+    /// The same items, searched otherwise.
+    pub fn searched_by(self, index: &'a dyn VectorIndex) -> Self {
+        Self { index, ..self }
+    }
+
+    /// What is searched.
+    pub fn index(&self) -> &'a dyn VectorIndex {
+        self.index
+    }
+
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.sizes.len()

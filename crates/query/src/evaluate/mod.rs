@@ -18,12 +18,14 @@ use crate::error::Result;
 use crate::report::{AtK, LoneQueries, Protocol, Report, SearchKind, SearchReport};
 
 mod gallery;
+mod outcome;
 mod plan;
 mod tally;
 #[cfg(test)]
 mod tests;
 
 pub use gallery::{Gallery, OwnItems, Queries};
+pub use outcome::{Details, Outcome};
 use plan::Plan;
 use tally::Tally;
 
@@ -40,6 +42,8 @@ pub struct EvalConfig {
     pub lone_queries: LoneQueries,
     /// Queries searched at once: bounds memory, changes no result.
     pub block: usize,
+    /// Neighbours of each query that [`evaluate_in_detail`] hands back.
+    pub keep: usize,
 }
 
 impl Default for EvalConfig {
@@ -50,6 +54,7 @@ impl Default for EvalConfig {
             ef_search: None,
             lone_queries: LoneQueries::default(),
             block: 1024,
+            keep: 0,
         }
     }
 }
@@ -74,6 +79,19 @@ pub fn evaluate(
     config: &EvalConfig,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Report> {
+    Ok(evaluate_in_detail(gallery, queries, config, progress)?.0)
+}
+
+/// As [`evaluate`], and hands back what came of each query: one [`Details`] for each of [`Report::searches`].
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_in_detail(
+    gallery: &Gallery<'_>,
+    queries: &Queries<'_>,
+    config: &EvalConfig,
+    progress: &dyn Fn(usize, usize),
+) -> Result<(Report, Vec<Details>)> {
     let plan = Plan::new(gallery, queries, config)?;
     let mut runs = vec![Run::new(&plan, SearchParams::exact(plan.search_k()))];
     if config.graph {
@@ -97,7 +115,8 @@ pub fn evaluate(
         done = rows.end;
         progress(done, total);
     }
-    Ok(Report {
+    let (searches, details) = runs.into_iter().map(|run| run.report(&plan)).unzip();
+    let report = Report {
         gallery: gallery.name.clone(),
         queries: queries.name.to_owned(),
         protocol: plan.protocol(),
@@ -108,8 +127,9 @@ pub fn evaluate(
         gallery_unlabelled: gallery.unlabelled(),
         query_counts: plan.counts,
         depth: plan.depth,
-        searches: runs.into_iter().map(|run| run.report(&plan)).collect(),
-    })
+        searches,
+    };
+    Ok((report, details))
 }
 
 impl Run {
@@ -126,14 +146,14 @@ impl Run {
         Ok(found)
     }
 
-    fn report(self, plan: &Plan<'_>) -> SearchReport {
+    fn report(self, plan: &Plan<'_>) -> (SearchReport, Details) {
         let tally = self.tally;
         let mean = |sum: f64, count: usize| (count > 0).then(|| sum / count as f64);
         let at = |sums: &[f64], count: usize| -> Vec<AtK> {
             let pairs = plan.ks.iter().zip(sums);
             pairs.map(|(&(k, used), &sum)| AtK { k, used, value: mean(sum, count) }).collect()
         };
-        SearchReport {
+        let report = SearchReport {
             search: self.kind,
             recall_at_k: at(&tally.recall, tally.scored),
             map_at_r: mean(tally.map_at_r, tally.scored),
@@ -147,7 +167,8 @@ impl Run {
             ties: tally.ties,
             duplicates: tally.duplicates,
             seconds: self.seconds,
-        }
+        };
+        (report, tally.details)
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Plan<'a> {
     pub(super) ks: Vec<(usize, usize)>,
     /// Places of a ranking: the greatest K used, or the greatest R.
     pub(super) depth: usize,
+    /// Neighbours of each query to keep for [`super::Details`].
+    pub(super) keep: usize,
 }
 
 /// A query's class.
@@ -68,6 +70,7 @@ impl<'a> Plan<'a> {
             counts,
             ks,
             depth: deepest_k.max(deepest_class),
+            keep: config.keep,
         })
     }
 

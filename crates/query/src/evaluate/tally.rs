@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 use semblance_index::Neighbor;
 
+use super::outcome::{Details, Outcome};
 use super::plan::{Plan, QueryClass};
 use crate::metrics::{ann_recall, map_at_r, r_precision, recall_at_k};
 use crate::report::LoneQueries;
@@ -23,6 +24,7 @@ pub(super) struct Tally {
     pub(super) short_lists: usize,
     pub(super) ties: usize,
     pub(super) duplicates: usize,
+    pub(super) details: Details,
 }
 
 /// What one query contributes.
@@ -36,8 +38,7 @@ struct QueryScores {
 /// What a scored query contributes.
 struct Measures {
     recall: Vec<bool>,
-    map_at_r: f64,
-    r_precision: f64,
+    outcome: Outcome,
     tie: bool,
 }
 
@@ -62,17 +63,20 @@ impl Tally {
                 score(plan, list, exact.map(|lists| lists[row].as_slice()), plan.classes[first + row])
             })
             .collect();
+        let kept = |list: &Vec<Neighbor>| list.iter().take(plan.keep).copied().collect();
+        self.details.nearest.extend(found.iter().map(kept));
         for query in scores {
             self.short_lists += usize::from(query.short);
             self.duplicates += usize::from(query.duplicate);
             for (sum, value) in self.ann_recall.iter_mut().zip(&query.ann_recall) {
                 *sum += value;
             }
+            self.details.outcomes.push(query.measures.as_ref().map(|measures| measures.outcome));
             let Some(measures) = query.measures else { continue };
             self.scored += 1;
             self.ties += usize::from(measures.tie);
-            self.map_at_r += measures.map_at_r;
-            self.r_precision += measures.r_precision;
+            self.map_at_r += measures.outcome.map_at_r;
+            self.r_precision += measures.outcome.r_precision;
             for (sum, hit) in self.recall.iter_mut().zip(&measures.recall) {
                 *sum += f64::from(u8::from(*hit));
             }
@@ -100,22 +104,30 @@ fn score(
 }
 
 fn measure(plan: &Plan<'_>, list: &[Neighbor], class: QueryClass) -> Option<Measures> {
+    let best = |wanted: bool| {
+        let is_match = |n: &&Neighbor| class.number.is_some() && plan.gallery.class_of(n.id) == class.number;
+        list.iter().find(|neighbor| is_match(neighbor) == wanted).copied()
+    };
+    let (best_match, best_other) = (best(true), best(false));
     if class.relevant == 0 {
         // Whatever came back, nothing in it can be right.
-        let miss =
-            Measures { recall: vec![false; plan.ks.len()], map_at_r: 0.0, r_precision: 0.0, tie: false };
+        let outcome = Outcome { first_match: None, map_at_r: 0.0, r_precision: 0.0, best_match, best_other };
+        let miss = Measures { recall: vec![false; plan.ks.len()], outcome, tie: false };
         return (plan.counts.rule == LoneQueries::CountAsMiss).then_some(miss);
     }
     let mut ranking: Vec<(f32, Option<u32>)> =
         list.iter().map(|n| (n.score, plan.gallery.class_of(n.id))).collect();
     let tie = misses_first(&mut ranking, &class.number);
     let ranking: Vec<Option<u32>> = ranking.into_iter().map(|(_, class)| class).collect();
-    Some(Measures {
-        recall: plan.ks.iter().map(|(_, used)| recall_at_k(&class.number, &ranking, *used)).collect(),
+    let outcome = Outcome {
+        first_match: ranking.iter().position(|other| *other == class.number).map(|place| place + 1),
         map_at_r: map_at_r(&class.number, &ranking, class.relevant).unwrap_or(0.0),
         r_precision: r_precision(&class.number, &ranking, class.relevant).unwrap_or(0.0),
-        tie,
-    })
+        best_match,
+        best_other,
+    };
+    let recall = plan.ks.iter().map(|(_, used)| recall_at_k(&class.number, &ranking, *used)).collect();
+    Some(Measures { recall, outcome, tie })
 }
 
 /// Within every run of equal scores puts the items of other classes first; says whether any run held both kinds.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod folder;
+pub mod html;
 pub mod json;
 pub mod text;
 

@@ -1,0 +1,25 @@
+//! `semblance index derive`: an index with better vectors, made from another.
+
+use semblance_index::Index;
+use semblance_query::catalog::BuildProgress;
+use serde_json::json;
+
+use crate::answer_args::DeriveArgs;
+use crate::exit::Exit;
+use crate::index::show;
+use crate::inputs;
+use crate::printer::Printer;
+
+pub(crate) fn run(args: &DeriveArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let source = Index::open(inputs::index_folder(&args.index.index, &args.index.dir.index_dir))?;
+    let folder = inputs::index_folder(&args.name, &args.index.dir.index_dir);
+    let bar = printer.bar("deriving", source.len());
+    let progress = |step| show(&bar, BuildProgress::Indexing(step));
+    let manifest = semblance_query::derive(&source, &folder, &args.config(), &progress)?;
+    drop(bar);
+    let result = json!({ "index": folder, "items": manifest.items, "dim": manifest.config.dim });
+    printer.result(&result, |_| {
+        format!("{}: {} items of {} numbers\n", folder.display(), manifest.items, manifest.config.dim)
+    })?;
+    Ok(Exit::Done)
+}

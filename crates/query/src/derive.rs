@@ -1,0 +1,81 @@
+//! An index made from another one: the same items with better vectors.
+
+use std::path::Path;
+
+use semblance_index::{Index, IndexConfig, IndexWriter, Manifest, NewItem, Progress};
+
+use crate::answer::Matrix;
+use crate::answer::augment::{AugmentConfig, augmented};
+use crate::error::{QueryError, Result};
+use crate::evaluate::OwnItems;
+use crate::whitening::{self, Whitening};
+
+/// Attribute of a derived index: the folder of the one it was made from.
+pub const DERIVED_FROM: &str = "derived_from";
+/// Attribute of a derived index: how its vectors were augmented.
+pub const AUGMENTED: &str = "augmented";
+/// Items written at a time.
+const BATCH: usize = 1024;
+
+/// What is done to the vectors. By default nothing, which is an error to ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DeriveConfig {
+    /// Whiten them, to so many numbers.
+    pub whiten: Option<usize>,
+    /// Draw each towards its neighbours, after whitening.
+    pub augment: Option<AugmentConfig>,
+}
+
+/// Makes a new index in the folder `dir` from `source`. Its attributes say how, so that queries and items added later are
+/// transformed alike.
+///
+/// # Errors
+/// A source that is itself derived, nothing to do, more directions than the vectors span, and failures of the indexes.
+pub fn derive(
+    source: &Index,
+    dir: &Path,
+    config: &DeriveConfig,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Manifest> {
+    let manifest = source.manifest();
+    let from = &manifest.config;
+    if from.attributes.contains_key(DERIVED_FROM) {
+        return Err(QueryError::AlreadyDerived { dir: source.dir().to_owned() });
+    }
+    if *config == DeriveConfig::default() {
+        return Err(QueryError::NothingToDerive);
+    }
+    let own = OwnItems::of(source)?;
+    let mut derived = IndexConfig { ..from.clone() };
+    let origin = std::path::absolute(source.dir()).unwrap_or_else(|_| source.dir().to_owned());
+    derived.attributes.insert(DERIVED_FROM.to_owned(), origin.display().to_string());
+    let mut vectors = own.vectors;
+    if let Some(outputs) = config.whiten {
+        let whitening = Whitening::learn(&vectors, from.dim, outputs)?;
+        vectors = whitening.apply(&vectors);
+        derived.dim = outputs;
+        derived.model = whitening.fingerprint(&from.model);
+        derived.attributes.insert(whitening::ATTRIBUTE.to_owned(), whitening.to_text());
+    }
+    if let Some(augment) = &config.augment {
+        let matrix = Matrix::new(vectors, derived.dim, own.ids, own.classes)?;
+        vectors = augmented(&matrix, augment)?;
+        let told = format!("{} neighbours, alpha {}", augment.neighbours, augment.alpha);
+        derived.attributes.insert(AUGMENTED.to_owned(), told);
+    }
+    let writer = IndexWriter::create(dir, &derived)?;
+    let items: Vec<NewItem> = source
+        .items()?
+        .into_iter()
+        .map(|item| NewItem {
+            key: item.key,
+            class: item.class,
+            super_class: item.super_class,
+            metadata: item.metadata,
+        })
+        .collect();
+    for (items, rows) in items.chunks(BATCH).zip(vectors.chunks(BATCH * derived.dim)) {
+        writer.upsert(items, rows)?;
+    }
+    Ok(writer.finish(progress)?)
+}
