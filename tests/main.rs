@@ -12,6 +12,12 @@ mod filter;
 mod grocery;
 // From a catalogue to an index to hits and recall; building that was cut short.
 mod retrieval;
+// The server over loopback: every address, who may come in, what is refused, what is kept.
+mod serve;
+// What the server withstands: hostile uploads, crowds, being killed.
+mod serve_hostile;
+// The server as a process, and a client.
+mod serving;
 // Training, being stopped and going on; the demo.
 mod training;
 // A folder that goes away, a runner for the binary, small fixtures.

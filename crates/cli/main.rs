@@ -15,6 +15,8 @@ mod maintain_args;
 mod printer;
 mod search;
 mod search_item;
+mod serve;
+mod serve_args;
 mod train;
 mod train_args;
 
@@ -60,6 +62,7 @@ fn run(command: &Command, printer: Printer) -> anyhow::Result<Exit> {
         Command::Index(args) => index::run(args, printer),
         Command::Search(args) => search::run(args, printer),
         Command::Eval(args) => eval::run(args, printer),
+        Command::Serve(args) => serve::run(args, printer),
         Command::Doctor(args) => doctor::run(args, printer),
     }
 }
