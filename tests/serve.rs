@@ -29,41 +29,57 @@ fn searches_by_photo_item_and_vector() {
     let (key, photo) = a_photo(&dir);
     let server = Serving::start(&dir, &[]);
 
-    let form = server.form("POST", &format!("{SHOP}/search/photo"), Some(&photo), &[("k", "5")]).is(200).json();
-    assert_eq!((form["hits"][0]["key"].as_str(), form["hits"].as_array().map(Vec::len)), (Some(&*key), Some(5)));
+    let form =
+        server.form("POST", &format!("{SHOP}/search/photo"), Some(&photo), &[("k", "5")]).is(200).json();
+    assert_eq!(
+        (form["hits"][0]["key"].as_str(), form["hits"].as_array().map(Vec::len)),
+        (Some(&*key), Some(5))
+    );
     assert_eq!(form["photo"], json!({ "width": 48, "height": 48 }));
-    let raw = server.send("POST", &format!("{SHOP}/search/photo?k=5"), &[("content-type", "image/jpeg")], Some(&photo));
+    let raw = server.send(
+        "POST",
+        &format!("{SHOP}/search/photo?k=5"),
+        &[("content-type", "image/jpeg")],
+        Some(&photo),
+    );
     assert_eq!(keys(&raw.is(200).json()), keys(&form));
     let cropped = server.form("POST", &format!("{SHOP}/search/photo"), Some(&photo), &[("box", "0,0,12,12")]);
     assert_ne!(cropped.is(200).json()["hits"][0]["score"], form["hits"][0]["score"]);
 
     let id = form["hits"][0]["id"].as_u64().expect("an id");
-    let similar = server.json("POST", &format!("{SHOP}/search"), &json!({ "id": id, "k": 48 })).is(200).json();
+    let similar =
+        server.json("POST", &format!("{SHOP}/search"), &json!({ "id": id, "k": 48 })).is(200).json();
     assert_eq!(keys(&similar).len(), 47, "all but itself");
     assert!(!keys(&similar).contains(&key));
-    let by_key = server.json("POST", &format!("{SHOP}/search"), &json!({ "key": key, "k": 48 })).is(200).json();
+    let by_key =
+        server.json("POST", &format!("{SHOP}/search"), &json!({ "key": key, "k": 48 })).is(200).json();
     assert_eq!(keys(&by_key), keys(&similar));
 
     let index = Index::open(dir.path("index-data/shop")).expect("the index");
     let vector: Vec<f32> = index.vector(id).expect("a vector").iter().map(|v| v * 3.0).collect();
-    let by_vector = server.json("POST", &format!("{SHOP}/search"), &json!({ "vector": vector })).is(200).json();
+    let by_vector =
+        server.json("POST", &format!("{SHOP}/search"), &json!({ "vector": vector })).is(200).json();
     assert_eq!(by_vector["hits"][0]["key"], key);
     let bytes: Vec<u8> = vector.iter().flat_map(|v| v.to_le_bytes()).collect();
     let octets = [("content-type", "application/octet-stream")];
-    let binary = server.send("POST", &format!("{SHOP}/search?k=10&exact=true"), &octets, Some(&bytes)).is(200).json();
+    let binary =
+        server.send("POST", &format!("{SHOP}/search?k=10&exact=true"), &octets, Some(&bytes)).is(200).json();
     assert_eq!(keys(&binary), keys(&by_vector));
 
     let class = form["hits"][0]["class"].clone();
     let filter = json!({ "eq": { "field": "class", "value": class } });
-    let filtered = server.json("POST", &format!("{SHOP}/search"), &json!({ "id": id, "k": 48, "filter": filter }));
+    let filtered =
+        server.json("POST", &format!("{SHOP}/search"), &json!({ "id": id, "k": 48, "filter": filter }));
     let filtered = filtered.is(200).json();
     assert_eq!(keys(&filtered).len(), 3, "the other photographs of the product");
-    let grouped = server.json("POST", &format!("{SHOP}/search"), &json!({ "id": id, "k": 12, "group_by": "class" }));
+    let grouped =
+        server.json("POST", &format!("{SHOP}/search"), &json!({ "id": id, "k": 12, "group_by": "class" }));
     let grouped = grouped.is(200).json();
     let hits = grouped["hits"].as_array().expect("hits");
     let classes: std::collections::BTreeSet<_> = hits.iter().map(|hit| hit["class"].as_str()).collect();
     assert_eq!((hits.len(), classes.len()), (12, 12));
-    let none = server.json("POST", &format!("{SHOP}/search"), &json!({ "id": id, "min_score": 1.0 })).is(200).json();
+    let none =
+        server.json("POST", &format!("{SHOP}/search"), &json!({ "id": id, "min_score": 1.0 })).is(200).json();
     assert_eq!(none["hits"], json!([]));
 }
 
@@ -97,7 +113,11 @@ fn shows_indexes_items_and_pictures() {
     let small = server.get(&format!("{}?size=100", item["thumbnail"].as_str().expect("an address"))).is(200);
     let tag = small.header("etag").to_owned();
     let again = server.send("GET", item["thumbnail"].as_str().expect("it"), &[("if-none-match", &tag)], None);
-    assert_eq!((small.header("content-type"), again.status), ("image/jpeg", 200), "another size has another tag");
+    assert_eq!(
+        (small.header("content-type"), again.status),
+        ("image/jpeg", 200),
+        "another size has another tag"
+    );
     let path = format!("{}?size=100", item["thumbnail"].as_str().expect("it"));
     assert!(server.send("GET", &path, &[("if-none-match", &tag)], None).is(304).body.is_empty());
 
@@ -115,12 +135,20 @@ fn tells_how_it_is_and_what_it_can() {
     server.get("/healthz").is(200);
     server.get("/readyz").is(200);
     let page = server.send("GET", "/", &[("x-request-id", "from-the-client")], None).is(200);
-    assert!(page.header("content-security-policy").contains("script-src 'self'") && page.text().contains("Semblance"));
+    assert!(
+        page.header("content-security-policy").contains("script-src 'self'")
+            && page.text().contains("Semblance")
+    );
     assert_eq!(page.header("x-request-id"), "from-the-client");
     server.get("/web/main.js").is(200);
     server.get("/docs/").is(200);
     let document = server.get("/openapi.json").is(200).json();
-    for path in ["/v1/indexes/{index}/search/photo", "/v1/indexes/{index}/items/{id}/thumbnail", "/healthz", "/metrics"] {
+    for path in [
+        "/v1/indexes/{index}/search/photo",
+        "/v1/indexes/{index}/items/{id}/thumbnail",
+        "/healthz",
+        "/metrics",
+    ] {
         assert!(document["paths"][path].is_object(), "{path} is not described");
     }
     server.get("/v1/indexes/nowhere").fails(404, "unknown_index");
@@ -157,8 +185,12 @@ fn refuses_what_means_nothing() {
     }
     server.json("POST", &search, &json!({ "id": 999_999 })).fails(404, "unknown_item");
     server.json("POST", &search, &json!({ "key": "no such" })).fails(404, "unknown_item");
-    server.send("POST", &search, &[("content-type", "application/json")], Some(b"{")).fails(400, "bad_request");
-    server.send("POST", &search, &[("content-type", "text/plain")], Some(b"x")).fails(415, "unsupported_media_type");
+    server
+        .send("POST", &search, &[("content-type", "application/json")], Some(b"{"))
+        .fails(400, "bad_request");
+    server
+        .send("POST", &search, &[("content-type", "text/plain")], Some(b"x"))
+        .fails(415, "unsupported_media_type");
 
     let by_photo = format!("{SHOP}/search/photo");
     server.form("POST", &by_photo, Some(b"this is a text"), &[]).fails(415, "unsupported_media_type");
@@ -193,12 +225,16 @@ fn adds_replaces_and_deletes_for_good() {
     };
     let hat = json!({ "key": "new/hat", "class": "hat", "metadata": { "price": 12.5 } });
     let added = put("POST", Some(&photo), &hat).is(201).json();
-    assert_eq!((&added["key"], &added["uploaded"], &added["metadata"]), (&hat["key"], &json!(true), &hat["metadata"]));
+    assert_eq!(
+        (&added["key"], &added["uploaded"], &added["metadata"]),
+        (&hat["key"], &json!(true), &hat["metadata"])
+    );
     put("POST", Some(&photo), &hat).fails(409, "key_taken");
     let unnamed = put("POST", Some(&photo), &json!({})).is(201).json();
     assert!(unnamed["key"].as_str().is_some_and(|key| key.starts_with("uploads/")), "{unnamed}");
 
-    let found = server.form("POST", &format!("{SHOP}/search/photo"), Some(&photo), &[("k", "3")]).is(200).json();
+    let found =
+        server.form("POST", &format!("{SHOP}/search/photo"), Some(&photo), &[("k", "3")]).is(200).json();
     assert!(keys(&found).contains(&"new/hat".to_owned()), "searchable at once: {found}");
     let picture = server.get(added["photo"].as_str().expect("an address")).is(200);
     assert_eq!(picture.body, photo);
@@ -206,7 +242,11 @@ fn adds_replaces_and_deletes_for_good() {
     let described = json!({ "key": "new/hat", "class": "cap", "metadata": {} });
     let changed = server.json("PUT", &items, &described).is(200).json();
     assert_eq!((&changed["id"], &changed["class"]), (&added["id"], &json!("cap")));
-    assert_eq!(server.get(changed["photo"].as_str().expect("it")).is(200).body, photo, "it keeps its picture");
+    assert_eq!(
+        server.get(changed["photo"].as_str().expect("it")).is(200).body,
+        photo,
+        "it keeps its picture"
+    );
     let other = std::fs::read(dir.path("cat").join(&a_key(&dir, 9))).expect("a photograph");
     put("PUT", Some(&other), &described).is(200);
     assert_eq!(server.get(changed["photo"].as_str().expect("it")).is(200).body, other);
@@ -257,7 +297,9 @@ fn wants_its_token_and_keeps_strangers_out() {
     assert!(!server.log().contains(token), "the token is in the log");
     let server = server.with_token(token);
     server.get("/v1/indexes").is(200);
-    server.send("GET", "/v1/indexes", &[("origin", "https://evil.example")], None).fails(403, "foreign_origin");
+    server
+        .send("GET", "/v1/indexes", &[("origin", "https://evil.example")], None)
+        .fails(403, "foreign_origin");
     server.send("GET", "/v1/indexes", &[("host", "evil.example")], None).fails(421, "wrong_host");
     let answer = server.send("GET", "/v1/indexes", &[("origin", &server.url)], None).is(200);
     assert_eq!(answer.header("access-control-allow-origin"), "", "CORS is off");
@@ -278,7 +320,9 @@ fn lets_in_the_origins_it_was_told() {
     let asked = [origin[0], ("access-control-request-method", "DELETE")];
     let answer = server.send("OPTIONS", "/v1/indexes/shop/items/1", &asked, None).is(200);
     assert!(answer.header("access-control-allow-methods").contains("DELETE"), "{:?}", answer.headers);
-    server.send("GET", "/v1/indexes", &[("origin", "https://other.example")], None).fails(403, "foreign_origin");
+    server
+        .send("GET", "/v1/indexes", &[("origin", "https://other.example")], None)
+        .fails(403, "foreign_origin");
     let bad = ["serve", "--index", "shop", "--allow-origin", "shop.example/x"];
     dir.run(bad).exits(2).complains_of(&["shop.example/x", "origin"]);
 }
@@ -290,7 +334,8 @@ fn reads_only_where_it_may_not_write() {
     let writing = Serving::start(&dir, &[]);
     let told = Serving::start(&dir, &["--read-only"]);
     let locked = Serving::start(&dir, &[]);
-    assert!(locked.log().contains("served read-only") && locked.log().contains("being written by"), "{}", locked.log());
+    let remark = locked.get(SHOP).is(200).json()["remark"].clone();
+    assert!(remark.as_str().is_some_and(|why| why.contains("being written by")), "{remark}");
     for server in [&told, &locked] {
         server.form("POST", &format!("{SHOP}/items"), Some(&photo), &[]).fails(403, "read_only");
         server.json("PUT", &format!("{SHOP}/items"), &json!({ "key": "a" })).fails(403, "read_only");
@@ -320,7 +365,15 @@ fn speaks_tls_with_a_certificate() {
     let server = Serving::start(&dir, &["--tls-cert", "cert.pem", "--tls-key", "key.pem"]);
     assert!(server.url.starts_with("https://"), "{}", server.url);
     let asked = Command::new("openssl")
-        .args(["s_client", "-connect", server.address(), "-CAfile", "cert.pem", "-verify_return_error", "-quiet"])
+        .args([
+            "s_client",
+            "-connect",
+            server.address(),
+            "-CAfile",
+            "cert.pem",
+            "-verify_return_error",
+            "-quiet",
+        ])
         .current_dir(dir.path(""))
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
@@ -332,7 +385,17 @@ fn speaks_tls_with_a_certificate() {
     let output = asked.wait_with_output().expect("an answer");
     assert!(String::from_utf8_lossy(&output.stdout).contains("200 OK"), "{:?}\n{}", output, server.log());
     dir.write("bad.pem", "no certificate");
-    let bad = ["serve", "--index", "shop", "--listen", "127.0.0.1:0", "--tls-cert", "bad.pem", "--tls-key", "key.pem"];
+    let bad = [
+        "serve",
+        "--index",
+        "shop",
+        "--listen",
+        "127.0.0.1:0",
+        "--tls-cert",
+        "bad.pem",
+        "--tls-key",
+        "key.pem",
+    ];
     dir.run(bad).exits(2).complains_of(&["bad.pem"]);
 }
 

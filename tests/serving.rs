@@ -36,7 +36,11 @@ impl Serving {
     pub(crate) fn start_in(dir: &Path, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_semblance"));
         command.args(["serve", "--index", "shop", "--listen", "127.0.0.1:0"]).args(more).current_dir(dir);
-        command.env_remove("SEMBLANCE_TOKEN").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env_remove("SEMBLANCE_TOKEN")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let (mut stderr, log) = (child.stderr.take().expect("stderr"), Arc::new(Mutex::new(String::new())));
         let kept = log.clone();
@@ -60,8 +64,9 @@ impl Serving {
         Self { child, url: url.to_owned(), agent: config.into(), token: None, log }
     }
 
-    pub(crate) fn with_token(self, token: &str) -> Self {
-        Self { token: Some(token.to_owned()), ..self }
+    pub(crate) fn with_token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -78,7 +83,13 @@ impl Serving {
     }
 
     /// A request with whatever headers.
-    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Answer {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -90,7 +101,8 @@ impl Serving {
             Some(body) => self.agent.run(request.body(body).expect("a request")),
             None => self.agent.run(request.body(()).expect("a request")),
         };
-        let mut response = response.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()));
+        let mut response =
+            response.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()));
         let body = response.body_mut().with_config().limit(1 << 30).read_to_vec().expect("a body");
         Answer { status: response.status().as_u16(), headers: response.headers().clone(), body }
     }
@@ -109,11 +121,18 @@ impl Serving {
     }
 
     /// A form with a photograph and other fields.
-    pub(crate) fn form(&self, method: &str, path: &str, photo: Option<&[u8]>, fields: &[(&str, &str)]) -> Answer {
+    pub(crate) fn form(
+        &self,
+        method: &str,
+        path: &str,
+        photo: Option<&[u8]>,
+        fields: &[(&str, &str)],
+    ) -> Answer {
         const BOUNDARY: &str = "----a-boundary-that-no-photograph-has";
         let mut body = Vec::new();
         for (name, value) in fields {
-            let part = format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+            let part =
+                format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
             body.extend_from_slice(part.as_bytes());
         }
         if let Some(photo) = photo {

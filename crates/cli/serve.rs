@@ -18,7 +18,8 @@ const TOKEN_VARIABLE: &str = "SEMBLANCE_TOKEN";
 
 pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
     start_log(args.log, args.log_level);
-    let indexes = args.index.iter().map(|name| source(name, &args.dir.index_dir)).collect::<Result<_, _>>()?;
+    let indexes =
+        args.index.iter().map(|name| source(name, &args.dir.index_dir)).collect::<Result<_, _>>()?;
     let server = Server::open(ServerConfig {
         model: inputs::model(&args.model),
         reports: args.reports.clone(),
@@ -42,7 +43,8 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
     }
     let names: Vec<String> = server.indexes().into_iter().map(|(name, _)| name).collect();
     let result = json!({ "url": server.url(), "indexes": names });
-    printer.result(&result, |_| format!("{} serves {}; Ctrl-C stops it\n", server.url(), names.join(", ")))?;
+    printer
+        .result(&result, |_| format!("{} serves {}; Ctrl-C stops it\n", server.url(), names.join(", ")))?;
     server.run()?;
     Ok(Exit::Done)
 }
@@ -89,6 +91,8 @@ fn start_log(format: LogFormat, level: LogLevel) {
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
     match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+        LogFormat::Json => {
+            log.json().flatten_event(true).with_current_span(true).with_span_list(false).init()
+        }
     }
 }

@@ -176,7 +176,7 @@ test("items are browsed, added, found, and deleted", async () => {
   await page.setInputFiles("#add-photo", photo);
   const evil = "<img src=x onerror=alert(1)>";
   await page.getByLabel("Class", { exact: true }).fill(evil);
-  await page.getByLabel("Key").fill("new/one");
+  await page.getByLabel("Key", { exact: true }).fill("new/one");
   await page.getByLabel("More, one a line").fill("colour: red\nprice: 12.5");
   await accessible(page);
   await shot(page, "add");

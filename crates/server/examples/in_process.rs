@@ -25,7 +25,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["prepare", vectors, dir] => prepare(Path::new(vectors), Path::new(dir)),
         ["vectors", dir, threads, seconds] => vectors(Path::new(dir), threads.parse()?, seconds.parse()?),
         ["photos", dir, seconds, ref photos @ ..] => embed(Path::new(dir), seconds.parse()?, photos),
-        _ => Err("usage: prepare VECTORS.f32 DIR | vectors DIR THREADS SECONDS | photos DIR SECONDS PHOTO…".into()),
+        _ => {
+            Err("usage: prepare VECTORS.f32 DIR | vectors DIR THREADS SECONDS | photos DIR SECONDS PHOTO…"
+                .into())
+        }
     }
 }
 
@@ -36,9 +39,11 @@ fn prepare(vectors: &Path, dir: &Path) -> Result<(), Box<dyn Error>> {
     let writer = IndexWriter::create(dir, &config)?;
     let bytes = std::fs::read(vectors)?;
     for (batch, bytes) in bytes.chunks(DIM * 4 * 1024).enumerate() {
-        let numbers: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let numbers: Vec<f32> =
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let rows = numbers.len() / DIM;
-        let items: Vec<NewItem> = (0..rows).map(|row| NewItem::new(format!("{:06}.jpg", batch * 1024 + row))).collect();
+        let items: Vec<NewItem> =
+            (0..rows).map(|row| NewItem::new(format!("{:06}.jpg", batch * 1024 + row))).collect();
         writer.upsert(&items, &numbers)?;
     }
     let manifest = writer.finish(&|_| {})?;
@@ -57,7 +62,9 @@ fn vectors(dir: &Path, threads: usize, seconds: f64) -> Result<(), Box<dyn Error
             let (index, queries, count) = (&index, &queries, &count);
             scope.spawn(move || {
                 for at in (thread * 331..).take_while(|_| Instant::now() < end) {
-                    let found = index.search(&queries[at % queries.len()], &SearchParams::new(10)).expect("an answer");
+                    let found = index
+                        .search(&queries[at % queries.len()], &SearchParams::new(10))
+                        .expect("an answer");
                     assert_eq!(found.len(), 10);
                     count.fetch_add(1, Ordering::Relaxed);
                 }

@@ -59,9 +59,12 @@ impl Batcher {
             Err(TrySendError::Full(_)) => {
                 return Err(Problem::busy("too many photographs wait for the model: try again in a moment"));
             }
-            Err(TrySendError::Disconnected(_)) => return Err(Problem::internal("the model's thread is gone")),
+            Err(TrySendError::Disconnected(_)) => {
+                return Err(Problem::internal("the model's thread is gone"));
+            }
         }
-        let vector = vector.await.map_err(|_| Problem::internal("the model's thread dropped a photograph"))?;
+        let vector =
+            vector.await.map_err(|_| Problem::internal("the model's thread dropped a photograph"))?;
         vector.map_err(Problem::internal)
     }
 }

@@ -55,7 +55,8 @@ impl BodyBudget {
         let mut body = body;
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let chunk = frame.map(|frame| frame.into_data().unwrap_or_default());
-            let chunk = chunk.map_err(|error| Problem::bad_request(format!("the request broke off: {error}")))?;
+            let chunk =
+                chunk.map_err(|error| Problem::bad_request(format!("the request broke off: {error}")))?;
             if whole.len() + chunk.len() > self.each {
                 let message = format!("the request has more than the limit of {} bytes", self.each);
                 return Err(Problem::too_large(message));
@@ -63,7 +64,8 @@ impl BodyBudget {
             let wanted = (whole.len() + chunk.len()).div_ceil(UNIT);
             if wanted > held {
                 let more = self.left.clone().try_acquire_many_owned((wanted - held) as u32);
-                let more = more.map_err(|_| Problem::busy("too many uploads at once: try again in a moment"))?;
+                let more =
+                    more.map_err(|_| Problem::busy("too many uploads at once: try again in a moment"))?;
                 held = wanted;
                 match &mut share {
                     Some(share) => share.merge(more),

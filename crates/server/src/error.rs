@@ -24,13 +24,17 @@ pub enum ServerError {
         name: String,
     },
     /// An address other machines can reach, without a token.
-    #[error("{listen} can be reached from other machines: give a token that requests must bring, or listen on 127.0.0.1")]
+    #[error(
+        "{listen} can be reached from other machines: give a token that requests must bring, or listen on 127.0.0.1"
+    )]
     TokenNeeded {
         /// The address.
         listen: SocketAddr,
     },
     /// A token that is too short, or that no header can carry.
-    #[error("the token {what}: use at least 16 letters, digits or any of -._~+/=, such as `openssl rand -hex 32` prints")]
+    #[error(
+        "the token {what}: use at least 16 letters, digits or any of -._~+/=, such as `openssl rand -hex 32` prints"
+    )]
     BadToken {
         /// What is wrong with it.
         what: &'static str,

@@ -33,7 +33,9 @@ impl FromRequestParts<Shared> for OfItem {
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Answer<Self> {
         let OfIndex(shelf) = OfIndex::from_request_parts(parts, app).await?;
         let id = part(parts, app, "id").await?;
-        let id = id.parse().map_err(|_| Problem::bad_request(format!("{id:?} is no item's id: ids are numbers")))?;
+        let id = id
+            .parse()
+            .map_err(|_| Problem::bad_request(format!("{id:?} is no item's id: ids are numbers")))?;
         Ok(Self(shelf, id))
     }
 }
@@ -50,7 +52,8 @@ impl FromRequestParts<Shared> for Pairs {
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Answer<Self> {
         let query = axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, app).await;
-        let query = query.map_err(|error| Problem::bad_request(format!("the address is malformed: {error}")))?;
+        let query =
+            query.map_err(|error| Problem::bad_request(format!("the address is malformed: {error}")))?;
         Ok(Self(query.0))
     }
 }

@@ -169,9 +169,13 @@ mod tests {
     fn index(dir: &std::path::Path) -> Index {
         let writer = IndexWriter::create(dir, &IndexConfig::new(2, "m")).unwrap();
         let items: Vec<NewItem> = (0..60)
-            .map(|i| NewItem { class: (i < 50).then(|| format!("c{}", i / 25)), ..NewItem::new(format!("{i}")) })
+            .map(|i| NewItem {
+                class: (i < 50).then(|| format!("c{}", i / 25)),
+                ..NewItem::new(format!("{i}"))
+            })
             .collect();
-        let vectors: Vec<f32> = (0..60).flat_map(|i| [(i as f32 / 60.0).cos(), (i as f32 / 60.0).sin()]).collect();
+        let vectors: Vec<f32> =
+            (0..60).flat_map(|i| [(i as f32 / 60.0).cos(), (i as f32 / 60.0).sin()]).collect();
         writer.upsert(&items, &vectors).unwrap();
         writer.finish(&|_| {}).unwrap();
         Index::open(dir).unwrap()

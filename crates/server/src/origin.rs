@@ -24,7 +24,8 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
         return Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message).into_response();
     }
     if is_foreign(headers, host.as_deref(), &app.config.allowed_origins) {
-        let message = "pages of other sites may not use this server, unless it was started with their origin allowed";
+        let message =
+            "pages of other sites may not use this server, unless it was started with their origin allowed";
         return Problem::new(StatusCode::FORBIDDEN, "foreign_origin", message).into_response();
     }
     next.run(request).await

@@ -59,7 +59,8 @@ impl Upload {
         request.headers_mut().insert(header::CONTENT_TYPE, kind);
         // The body's size has been limited already.
         DefaultBodyLimit::disable().apply(&mut request);
-        let bad = |error: &dyn std::fmt::Display| Problem::bad_request(format!("the form is malformed: {error}"));
+        let bad =
+            |error: &dyn std::fmt::Display| Problem::bad_request(format!("the form is malformed: {error}"));
         let mut form = Multipart::from_request(request, &()).await.map_err(|e| bad(&e))?;
         let (mut photo, mut fields) = (None, BTreeMap::new());
         while let Some(field) = form.next_field().await.map_err(|e| bad(&e))? {
@@ -79,7 +80,9 @@ impl Upload {
 
     /// The photograph, which must be there.
     pub(crate) fn required(&self) -> Answer<Bytes> {
-        self.photo.clone().ok_or_else(|| Problem::bad_request("there is no photograph: send one in the field `photo`"))
+        self.photo
+            .clone()
+            .ok_or_else(|| Problem::bad_request("there is no photograph: send one in the field `photo`"))
     }
 }
 

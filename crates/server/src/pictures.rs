@@ -54,8 +54,9 @@ impl Pictures {
     /// Opens the picture of an item.
     pub(crate) fn open(&self, item: &Item) -> Result<Picture, NoPicture> {
         let opened = match upload_name(item) {
-            Some(name) if is_upload_name(name) => Dir::open_ambient_dir(&self.uploads, ambient_authority())
-                .and_then(|folder| folder.open(name)),
+            Some(name) if is_upload_name(name) => {
+                Dir::open_ambient_dir(&self.uploads, ambient_authority()).and_then(|folder| folder.open(name))
+            }
             Some(_) => return Err(NoPicture::Missing),
             None => match &self.catalogue {
                 Some(folder) => folder.open(&item.key),
@@ -184,7 +185,9 @@ mod tests {
         assert_eq!(read("a/../a/1.png"), Ok("image/png"));
         assert_eq!(read("notes.txt"), Err(NoPicture::NotAPicture));
         let absolute = home.path().join("secret.png");
-        for outside in ["../secret.png", "a/../../secret.png", absolute.to_str().unwrap(), "a", "", "/etc/passwd"] {
+        for outside in
+            ["../secret.png", "a/../../secret.png", absolute.to_str().unwrap(), "a", "", "/etc/passwd"]
+        {
             assert_eq!(read(outside), Err(NoPicture::Missing), "{outside}");
         }
         #[cfg(unix)]

@@ -49,7 +49,8 @@ impl Server {
             builder.worker_threads(config.threads);
         }
         let runtime = builder.enable_all().build();
-        let runtime = runtime.map_err(|source| ServerError::System { what: "cannot start threads", source })?;
+        let runtime =
+            runtime.map_err(|source| ServerError::System { what: "cannot start threads", source })?;
         let tls = config.tls.as_ref().map(|files| runtime.block_on(read_tls(files))).transpose()?;
         let app = Arc::new(App::open(config)?);
         Ok(Self { app, listener, listening, tls, runtime })
@@ -111,9 +112,9 @@ impl Server {
 /// An origin as browsers send it.
 fn origin(given: &str) -> Result<String> {
     let origin = given.trim_end_matches('/');
-    let is_one = origin
-        .split_once("://")
-        .is_some_and(|(scheme, host)| matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains('/'));
+    let is_one = origin.split_once("://").is_some_and(|(scheme, host)| {
+        matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains('/')
+    });
     let is_one = is_one && origin.bytes().all(|b| b.is_ascii_graphic());
     if is_one { Ok(origin.to_owned()) } else { Err(ServerError::BadOrigin { origin: given.to_owned() }) }
 }

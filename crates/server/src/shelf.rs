@@ -143,7 +143,13 @@ impl Shelf {
         match writer.finish(&|_progress| {}) {
             Ok(manifest) => {
                 let seconds = started.elapsed().as_secs_f32();
-                tracing::info!(index = self.name, changes = before, items = manifest.items, seconds, "published");
+                tracing::info!(
+                    index = self.name,
+                    changes = before,
+                    items = manifest.items,
+                    seconds,
+                    "published"
+                );
                 Ok(())
             }
             Err(error) => {

@@ -30,6 +30,8 @@ export class SearchView {
     byId("clear").addEventListener("click", () => { location.hash = "#search"; this.reset(); });
     byId("compare").addEventListener("click", () =>
       showComparison(this.app.index, { id: this.query?.id, address: this.stage.address }, [...this.chosen.values()]));
+    // Where there is little room, what was found comes first.
+    byId("filter-fold").open = !matchMedia("(max-width: 860px)").matches;
     this.listenForPhotos();
     this.empty("Choose, drop, paste or take a photo, and the items most like it appear here.");
   }

@@ -55,7 +55,8 @@ pub(crate) async fn list(OfIndex(shelf): OfIndex, pairs: Pairs) -> Answer<Json<I
     let filter: Option<Filter> = pairs
         .one("filter")
         .map(|text| {
-            serde_json::from_str(text).map_err(|error| Problem::bad_request(format!("this is no filter: {error}")))
+            serde_json::from_str(text)
+                .map_err(|error| Problem::bad_request(format!("this is no filter: {error}")))
         })
         .transpose()?;
     filter.as_ref().map_or(Ok(()), Filter::validate)?;

@@ -73,9 +73,11 @@ pub(crate) fn router(app: Shared) -> Router {
         secure(&mut document);
     }
     // Nothing but the document and the user interface itself, which brings styles within its page.
-    let ui = SwaggerUi::new("/docs").config(Config::new([DOCUMENT]).validator_url("none")).url(DOCUMENT, document);
+    let ui =
+        SwaggerUi::new("/docs").config(Config::new([DOCUMENT]).validator_url("none")).url(DOCUMENT, document);
     let ui = Router::new().merge(ui).layer(from_fn(docs_policy));
-    let router = routes.merge(page::routes()).merge(ui).fallback(nothing_here).method_not_allowed_fallback(not_so);
+    let router =
+        routes.merge(page::routes()).merge(ui).fallback(nothing_here).method_not_allowed_fallback(not_so);
     wrap(router, app.clone()).with_state(app)
 }
 
@@ -109,7 +111,8 @@ async fn time_limit(State(app): State<Shared>, request: Request, next: Next) -> 
     let limit = app.config.limits.request_time;
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::busy(format!("the request took longer than {} seconds", limit.as_secs_f32())).into_response(),
+        Err(_) => Problem::busy(format!("the request took longer than {} seconds", limit.as_secs_f32()))
+            .into_response(),
     }
 }
 
@@ -141,7 +144,10 @@ async fn docs_policy(request: Request, next: Next) -> Response {
 }
 
 async fn nothing_here() -> Problem {
-    Problem::not_found("unknown_address", "there is nothing at this address; /openapi.json lists what there is")
+    Problem::not_found(
+        "unknown_address",
+        "there is nothing at this address; /openapi.json lists what there is",
+    )
 }
 
 async fn not_so() -> Problem {

@@ -52,9 +52,11 @@ fn file(headers: &HeaderMap, kind: &'static str, content: &'static str, tag: &st
         (header::CONTENT_SECURITY_POLICY, POLICY),
     ];
     if known.is_some_and(|known| known.contains(tag)) {
-        return (StatusCode::NOT_MODIFIED, about.map(|(name, value)| (name, value.to_owned()))).into_response();
+        return (StatusCode::NOT_MODIFIED, about.map(|(name, value)| (name, value.to_owned())))
+            .into_response();
     }
-    (about.map(|(name, value)| (name, value.to_owned())), Bytes::from_static(content.as_bytes())).into_response()
+    (about.map(|(name, value)| (name, value.to_owned())), Bytes::from_static(content.as_bytes()))
+        .into_response()
 }
 
 #[cfg(test)]
@@ -67,7 +69,10 @@ mod tests {
         assert!(bytes < 100_000, "{bytes} bytes before compression");
         for (path, kind, content) in FILES {
             let outside = content.replace("http://www.w3.org/2000/svg", "");
-            assert!(!outside.contains("http://") && !outside.contains("https://"), "{path} names another server");
+            assert!(
+                !outside.contains("http://") && !outside.contains("https://"),
+                "{path} names another server"
+            );
             assert!(kind != JS || !content.contains("innerHTML"), "{path} makes HTML of text");
         }
     }

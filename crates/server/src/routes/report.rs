@@ -9,8 +9,7 @@ use crate::extract::OfIndex;
 use crate::problem::{Answer, Problem, ProblemBody};
 
 /// What a report may do: show itself. It is whole, so it needs nothing from anywhere.
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox allow-popups; frame-ancestors 'self'";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox allow-popups; frame-ancestors 'self'";
 
 /// Evaluation report as a page
 #[utoipa::path(
@@ -20,7 +19,8 @@ const POLICY: &str =
 )]
 pub(crate) async fn page(State(app): State<Shared>, OfIndex(shelf): OfIndex) -> Answer<Response> {
     let page = read(&app, &shelf.name, "report.html").await?;
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    let headers =
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
     Ok((headers, page).into_response())
 }
 

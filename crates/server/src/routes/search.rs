@@ -126,10 +126,9 @@ fn query_of(asked: SearchRequest, shelf: &Shelf) -> Answer<(Vec<f32>, Option<u64
     let id = match (asked.vector, asked.id, asked.key) {
         (Some(vector), None, None) => return Ok((normalised(vector, shelf.index.dim())?, None)),
         (None, Some(id), None) => id,
-        (None, None, Some(key)) => shelf
-            .index
-            .find(&key)?
-            .ok_or_else(|| Problem::not_found("unknown_item", format!("there is no item with the key {key:?}")))?,
+        (None, None, Some(key)) => shelf.index.find(&key)?.ok_or_else(|| {
+            Problem::not_found("unknown_item", format!("there is no item with the key {key:?}"))
+        })?,
         _ => return Err(Problem::bad_request("give exactly one of vector, id and key")),
     };
     Ok((shelf.index.vector(id)?, Some(id)))

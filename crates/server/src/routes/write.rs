@@ -184,7 +184,8 @@ pub(crate) async fn delete(OfItem(shelf, id): OfItem) -> Answer<Json<Deleted>> {
 pub(crate) async fn delete_key(OfIndex(shelf): OfIndex, pairs: Pairs) -> Answer<Json<Deleted>> {
     writer(&shelf)?;
     pairs.only(&["key"])?;
-    let key = pairs.one("key").ok_or_else(|| Problem::bad_request("there is no key: say which item to delete"))?;
+    let key =
+        pairs.one("key").ok_or_else(|| Problem::bad_request("there is no key: say which item to delete"))?;
     remove(shelf, key.to_owned()).await
 }
 
@@ -236,8 +237,9 @@ fn description(json: &[u8]) -> Answer<Description> {
     if json.len() > DESCRIPTION {
         return Err(Problem::too_large(format!("the description has more than {DESCRIPTION} bytes")));
     }
-    let given: Description = serde_json::from_slice(json)
-        .map_err(|error| Problem::bad_request(format!("the item's description is not what is expected: {error}")))?;
+    let given: Description = serde_json::from_slice(json).map_err(|error| {
+        Problem::bad_request(format!("the item's description is not what is expected: {error}"))
+    })?;
     if given.metadata.contains_key(catalog::PHOTO) {
         return Err(Problem::bad_request(format!("{:?} is kept for the program's own use", catalog::PHOTO)));
     }
@@ -272,7 +274,8 @@ fn store(
         }
         (None, Some(before)) => (shelf.index.vector(before.id)?, old.map(str::to_owned)),
         (None, None) => {
-            let message = format!("there is no item with the key {:?}: a new one needs a photograph", item.key);
+            let message =
+                format!("there is no item with the key {:?}: a new one needs a photograph", item.key);
             return Err(Problem::not_found("unknown_item", message));
         }
     };
