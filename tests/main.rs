@@ -12,8 +12,10 @@ mod filter;
 mod grocery;
 // From a catalogue to an index to hits and recall; building that was cut short.
 mod retrieval;
-// The server over loopback: every address, who may come in, what is refused, what is kept.
+// The server over loopback: every address, what is refused, what is kept.
 mod serve;
+// Who may use the server: tokens, origins, TLS, read-only, files outside of the catalogue.
+mod serve_access;
 // What the server withstands: hostile uploads, crowds, being killed.
 mod serve_hostile;
 // The server as a process, and a client.

@@ -77,9 +77,10 @@ fn vectors(dir: &Path, threads: usize, seconds: f64) -> Result<(), Box<dyn Error
 
 fn embed(dir: &Path, seconds: f64, photos: &[&str]) -> Result<(), Box<dyn Error>> {
     let embedder = Embedder::open(&engine::recorded_model(&Index::open(dir)?)?)?;
+    let transform = embedder.transform().clone();
     let prepare = |photo: &&str| -> Vec<f32> {
         let picture = decode_file(Path::new(photo), &Default::default()).expect("a photograph");
-        embedder.transform().apply(&picture)
+        transform.apply(&picture)
     };
     let batches: Vec<&[&str]> = photos.chunks_exact(BATCH).collect();
     let pixels: Vec<f32> = batches[0].par_iter().flat_map_iter(prepare).collect();
