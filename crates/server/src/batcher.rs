@@ -95,7 +95,10 @@ impl Worker {
             batch.retain(|job| !job.answer.is_closed());
             if !batch.is_empty() {
                 (self.on_batch)(batch.len());
-                self.work(batch);
+                while !batch.is_empty() {
+                    let rest = batch.split_off(power_of_four_below(batch.len()));
+                    self.work(std::mem::replace(&mut batch, rest));
+                }
             }
         }
     }
@@ -148,6 +151,12 @@ impl Worker {
         catch_unwind(AssertUnwindSafe(|| (self.embed)(pixels, n)))
             .unwrap_or_else(|_| Err("the model panicked".to_owned()))
     }
+}
+
+/// The largest power of four that is not above `n`. A network is laid out anew for every size of a batch that it has not
+/// had lately, and it remembers four: few sizes are used.
+fn power_of_four_below(n: usize) -> usize {
+    1 << (n.ilog2() & !1)
 }
 
 #[cfg(test)]
@@ -218,6 +227,12 @@ mod tests {
             }
             assert_eq!(batcher.embed(vec![7.0], batcher.announce()).await.unwrap(), [7.0, 14.0]);
         });
+    }
+
+    #[test]
+    fn batches_have_few_sizes() {
+        let sizes = [1, 2, 3, 4, 5, 15, 16, 17, 63, 64].map(power_of_four_below);
+        assert_eq!(sizes, [1, 1, 1, 4, 4, 4, 16, 16, 16, 64]);
     }
 
     #[test]
