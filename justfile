@@ -37,3 +37,7 @@ search *args:
 # Measure recall: just eval --index shop
 eval *args:
     {{semblance}} eval {{args}}
+
+# Serve an index with a web page: just serve --index shop
+serve *args:
+    {{semblance}} serve {{args}}

@@ -14,6 +14,14 @@ mod grocery;
 mod reports;
 // From a catalogue to an index to hits and recall; building that was cut short.
 mod retrieval;
+// The server over loopback: every address, what is refused, what is kept.
+mod serve;
+// Who may use the server: tokens, origins, TLS, read-only, files outside of the catalogue.
+mod serve_access;
+// What the server withstands: hostile uploads, crowds, being killed.
+mod serve_hostile;
+// The server as a process, and a client.
+mod serving;
 // Training, being stopped and going on; the demo.
 mod training;
 // A folder that goes away, a runner for the binary, small fixtures.

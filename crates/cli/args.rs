@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Search(Box<SearchArgs>),
     /// Measure retrieval: Recall@K, MAP@R, R-Precision, and what the graph costs
     Eval(Box<EvalArgs>),
+    /// Serve indexes over HTTP, with a web page for searching by photograph
+    Serve(Box<crate::serve_args::ServeArgs>),
     /// Say what this program and this machine can do, and check the indexes
     Doctor(DoctorArgs),
 }

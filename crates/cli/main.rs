@@ -22,6 +22,8 @@ mod report_args;
 mod search;
 mod search_item;
 mod search_page;
+mod serve;
+mod serve_args;
 mod train;
 mod train_args;
 
@@ -67,6 +69,7 @@ fn run(command: &Command, printer: Printer) -> anyhow::Result<Exit> {
         Command::Index(args) => index::run(args, printer),
         Command::Search(args) => search::run(args, printer),
         Command::Eval(args) => eval::run(args, printer),
+        Command::Serve(args) => serve::run(args, printer),
         Command::Doctor(args) => doctor::run(args, printer),
     }
 }

@@ -48,7 +48,10 @@ struct Inner {
 impl IndexWriter {
     /// Begins a new index in `dir`, which is made if need be. Refuses a folder that holds an index or anything else.
     pub fn create(dir: impl AsRef<Path>, config: &IndexConfig) -> Result<Self> {
-        let dir = dir.as_ref();
+        Self::create_in(dir.as_ref(), config, false)
+    }
+
+    fn create_in(dir: &Path, config: &IndexConfig, beside_others: bool) -> Result<Self> {
         config.validate()?;
         let finished = is_finished(dir);
         if finished || store::exists(dir) {
@@ -57,7 +60,7 @@ impl IndexWriter {
         fs::create_dir_all(dir).map_err(|e| IndexError::io(dir, e))?;
         let lock = lock(dir)?;
         let mut others = fs::read_dir(dir).map_err(|e| IndexError::io(dir, e))?.flatten();
-        if others.any(|e| e.file_name() != LOCK && e.file_name() != "store") {
+        if !beside_others && others.any(|e| e.file_name() != LOCK && e.file_name() != "store") {
             drop(lock);
             let _ = fs::remove_file(dir.join(LOCK));
             return Err(IndexError::NotAnIndex { dir: dir.into() });
@@ -101,7 +104,8 @@ impl IndexWriter {
     pub fn replace(dir: impl AsRef<Path>, config: &IndexConfig) -> Result<Self> {
         let dir = dir.as_ref();
         config.validate()?;
-        if is_finished(dir) || store::exists(dir) {
+        let was_index = is_finished(dir) || store::exists(dir);
+        if was_index {
             let _lock = lock(dir)?;
             // The manifest first: what is left after a crash is then no finished index.
             for name in [FILE_NAME, "store"] {
@@ -113,7 +117,7 @@ impl IndexWriter {
             }
             remove_others(dir, None);
         }
-        Self::create(dir, config)
+        Self::create_in(dir, config, was_index)
     }
 
     fn with_store(dir: &Path, store: Store, lock: File) -> Result<Self> {

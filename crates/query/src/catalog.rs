@@ -16,6 +16,11 @@ use crate::whitening::Whitening;
 pub const CATALOGUE: &str = "catalogue";
 /// Attribute of an index: the folder the items' keys are relative to.
 pub const ROOT: &str = "catalogue_root";
+/// Metadata entry of an item whose picture came in by itself, not as a file of the catalogue: the picture's name in the
+/// folder [`UPLOADS`].
+pub const PHOTO: &str = "semblance:photo";
+/// Folder within an index's own for the pictures of such items.
+pub const UPLOADS: &str = "uploads";
 /// Attribute of an index: the name the model was opened by.
 pub const MODEL: &str = "model";
 /// Attribute of an index: the model's architecture, for weight files that do not say it.

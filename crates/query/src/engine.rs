@@ -195,6 +195,9 @@ impl Engine {
 
 /// Where the picture of an item lies, if the catalogue's folder is known.
 pub fn picture(index: &Index, item: &Item) -> Option<PathBuf> {
+    if let Some(name) = item.metadata.get(catalog::PHOTO).and_then(|name| name.as_str()) {
+        return Some(index.dir().join(catalog::UPLOADS).join(name));
+    }
     Some(Path::new(index.manifest().config.attributes.get(catalog::ROOT)?).join(&item.key))
 }
 
@@ -212,7 +215,10 @@ pub fn check_model(index: &Index, embedder: &Embedder) -> Result<Option<Whitenin
 }
 
 /// The model an index says it was built with.
-fn recorded_model(index: &Index) -> Result<ModelSource> {
+///
+/// # Errors
+/// [`QueryError::NoModelRecorded`] if it does not say.
+pub fn recorded_model(index: &Index) -> Result<ModelSource> {
     let manifest = index.manifest();
     let attributes = &manifest.config.attributes;
     let Some(model) = attributes.get(catalog::MODEL) else {

@@ -1,0 +1,106 @@
+//! Arguments of `semblance serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::args::{IndexDirArgs, ModelArgs};
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// An index to serve: a name below --index-dir, or a path (with a / in it); may be given several times
+    #[arg(long, required = true, value_name = "NAME")]
+    pub(crate) index: Vec<String>,
+    #[command(flatten)]
+    pub(crate) dir: IndexDirArgs,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Refuse every change, and leave the right to write to others
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Folder of evaluation reports; that of an index lies in a folder of the index's name
+    #[arg(long, value_name = "DIR", default_value = "runs/reports")]
+    pub(crate) reports: PathBuf,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// How the log on stderr is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) log: LogFormat,
+    /// How much of it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) log_level: LogLevel,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+/// Who may use the server.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Access")]
+pub(crate) struct AccessArgs {
+    /// File with the token requests must bring (`Authorization: Bearer TOKEN`) [default: the environment variable
+    /// SEMBLANCE_TOKEN, if set]; needed to listen beyond loopback
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM file of the certificate, to speak TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Origin whose pages may use the server (CORS), such as https://shop.example; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) allow_origin: Vec<String>,
+}
+
+/// What requests may cost.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// Largest upload in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) max_upload: u32,
+    /// Largest photograph in millions of pixels
+    #[arg(long, value_name = "MILLIONS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) max_pixels: u32,
+    /// Memory for uploads of all requests together in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) upload_memory: u32,
+    /// Seconds a request may take; three quarters of them may go into sending it
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) time_limit: u32,
+    /// Most photographs the model gets at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) batch: u32,
+    /// Longest time in milliseconds a photograph waits for others that are being decoded
+    #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub(crate) batch_wait: u32,
+    /// Photographs that may wait to be decoded, and for the model; more are sent away with 503
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) queue: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Nothing
+    Off,
+    /// What went wrong
+    Error,
+    /// And what is odd
+    Warn,
+    /// And every request
+    #[default]
+    Info,
+}

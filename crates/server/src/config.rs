@@ -1,0 +1,148 @@
+//! What a server serves, to whom, and what a request may cost.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use semblance_embed::ModelSource;
+use semblance_embed::transform::Limits as PictureLimits;
+
+use crate::auth::Token;
+
+/// Everything a [`crate::Server`] is told at its start.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 takes a free one. Beyond loopback a token is needed.
+    pub listen: SocketAddr,
+    /// The indexes, by the names they get in addresses.
+    pub indexes: Vec<IndexSource>,
+    /// The model of all indexes, in place of the one each remembers.
+    pub model: Option<ModelSource>,
+    /// Folder of evaluation reports: the report of an index lies in a folder of its name.
+    pub reports: PathBuf,
+    /// What every request must bring, if anything.
+    pub token: Option<Token>,
+    /// Certificate and key, if the server is to speak TLS.
+    pub tls: Option<TlsFiles>,
+    /// Refuse every change, and take no index's right to write.
+    pub read_only: bool,
+    /// Origins whose pages may use the server, such as `https://shop.example`.
+    pub allowed_origins: Vec<String>,
+    /// Threads that answer requests; 0 means one a processor.
+    pub threads: usize,
+    /// What a request may cost.
+    pub limits: Limits,
+    /// How photographs are gathered for the model.
+    pub batch: BatchConfig,
+}
+
+impl ServerConfig {
+    /// Serves `indexes` on `listen`, everything else as by default.
+    pub fn new(listen: SocketAddr, indexes: Vec<IndexSource>) -> Self {
+        Self {
+            listen,
+            indexes,
+            model: None,
+            reports: PathBuf::from("runs/reports"),
+            token: None,
+            tls: None,
+            read_only: false,
+            allowed_origins: Vec::new(),
+            threads: 0,
+            limits: Limits::default(),
+            batch: BatchConfig::default(),
+        }
+    }
+}
+
+/// An index to serve.
+#[derive(Debug, Clone)]
+pub struct IndexSource {
+    /// Its name in addresses.
+    pub name: String,
+    /// Its folder.
+    pub dir: PathBuf,
+}
+
+/// PEM files.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate, with those that lead to the root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// What a request, and all of them together, may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest body of a request in bytes.
+    pub upload_bytes: usize,
+    /// Most bytes of bodies kept at once, of all requests; beyond it requests are sent away for a while.
+    pub buffered_bytes: usize,
+    /// Most pixels of an uploaded photograph.
+    pub pixels: u64,
+    /// Longest side of an uploaded photograph in pixels.
+    pub side: u32,
+    /// Pictures decoded at once; 0 means one a processor.
+    pub decoders: usize,
+    /// Pictures that may wait for a decoder; beyond it requests are sent away for a while.
+    pub waiting: usize,
+    /// Most neighbours a search may ask for.
+    pub k: usize,
+    /// Widest walk through the graph a search may ask for.
+    pub ef_search: usize,
+    /// Time a request may take. Three quarters of it may go into sending the body.
+    pub request_time: Duration,
+    /// Time that requests under way have when the server is told to stop.
+    pub shutdown_time: Duration,
+    /// Memory for thumbnails in bytes.
+    pub thumbnail_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            upload_bytes: 16 << 20,
+            buffered_bytes: 256 << 20,
+            pixels: 40_000_000,
+            side: 20_000,
+            decoders: 0,
+            waiting: 256,
+            k: 1_000,
+            ef_search: 10_000,
+            request_time: Duration::from_secs(60),
+            shutdown_time: Duration::from_secs(30),
+            thumbnail_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// The part of the limits that decoding a picture knows.
+    pub(crate) fn picture(&self) -> PictureLimits {
+        PictureLimits {
+            max_file_bytes: self.upload_bytes as u64,
+            max_side: self.side,
+            max_pixels: self.pixels,
+            max_decoded_bytes: self.pixels.saturating_mul(8).max(1 << 20),
+        }
+    }
+}
+
+/// How photographs of different requests are gathered for the model.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchConfig {
+    /// Most photographs the model gets at once.
+    pub size: usize,
+    /// Longest time a photograph waits for others that are being decoded.
+    pub wait: Duration,
+    /// Photographs that may wait for the model; beyond it requests are sent away for a while.
+    pub queue: usize,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { size: 16, wait: Duration::from_millis(5), queue: 256 }
+    }
+}

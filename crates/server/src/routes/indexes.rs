@@ -1,0 +1,131 @@
+//! Which indexes there are, and what they are.
+
+use axum::Json;
+use axum::extract::State;
+use semblance_query::catalog;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::{Shared, blocking};
+use crate::extract::OfIndex;
+use crate::facets::Facets;
+use crate::problem::{Answer, Problem, ProblemBody};
+use crate::routes::report::has_report;
+use crate::shelf::Shelf;
+
+/// What an index is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct IndexView {
+    /// Its name in addresses.
+    name: String,
+    /// Number of items.
+    items: usize,
+    /// Dimension of its vectors.
+    dim: usize,
+    /// Whether items can be added and deleted.
+    writable: bool,
+    /// Why not, if not.
+    remark: Option<String>,
+    /// Name of the catalogue it was built over.
+    catalogue: Option<String>,
+    /// Whether the catalogue's pictures are there.
+    pictures: bool,
+    /// The model.
+    model: ModelView,
+    /// The graph.
+    graph: GraphView,
+    /// Number of its published state, counting up.
+    generation: u64,
+    /// Changes that other processes do not see yet.
+    unpublished: u64,
+    /// Bytes of its published files.
+    bytes: u64,
+    /// Whether there is an evaluation report, at `report` below this address.
+    report: bool,
+}
+
+/// What makes the vectors.
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelView {
+    /// Its architecture.
+    arch: String,
+    /// Fingerprint of weights and settings.
+    fingerprint: String,
+    /// Width and height in pixels of what it sees.
+    pixels: u32,
+}
+
+/// How approximate search is done.
+#[derive(Debug, Serialize, ToSchema)]
+struct GraphView {
+    /// Links of a node.
+    m: usize,
+    /// Candidates considered when it was built.
+    ef_construction: usize,
+    /// Numbers it is walked with.
+    codes: String,
+}
+
+/// All indexes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct IndexList {
+    /// By name.
+    indexes: Vec<IndexView>,
+}
+
+fn view(shelf: &Shelf, app: &Shared) -> IndexView {
+    let manifest = shelf.index.manifest();
+    let config = &manifest.config;
+    let model = &shelf.model;
+    let codes = serde_json::to_value(config.codes.resolve(config.dim));
+    IndexView {
+        name: shelf.name.clone(),
+        items: shelf.index.len(),
+        dim: config.dim,
+        writable: shelf.writer().is_some(),
+        remark: shelf.remark.clone(),
+        catalogue: config.attributes.get(catalog::CATALOGUE).cloned(),
+        pictures: shelf.pictures.has_catalogue(),
+        model: ModelView {
+            arch: model.arch.clone(),
+            fingerprint: model.fingerprint.clone(),
+            pixels: model.transform.crop,
+        },
+        graph: GraphView {
+            m: config.hnsw.m,
+            ef_construction: config.hnsw.ef_construction,
+            codes: codes.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default(),
+        },
+        generation: manifest.generation,
+        unpublished: shelf.unpublished(),
+        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        report: has_report(app, &shelf.name),
+    }
+}
+
+/// All indexes
+#[utoipa::path(get, path = "/v1/indexes", tag = "indexes", responses((status = 200, body = IndexList)))]
+pub(crate) async fn list(State(app): State<Shared>) -> Json<IndexList> {
+    Json(IndexList { indexes: app.shelves.values().map(|shelf| view(shelf, &app)).collect() })
+}
+
+/// What an index is
+#[utoipa::path(
+    get, path = "/v1/indexes/{index}", tag = "indexes",
+    params(("index" = String, Path, description = "Name of the index")),
+    responses((status = 200, body = IndexView), (status = 404, body = ProblemBody)),
+)]
+pub(crate) async fn show(State(app): State<Shared>, OfIndex(shelf): OfIndex) -> Json<IndexView> {
+    Json(view(&shelf, &app))
+}
+
+/// Classes and attributes that items can be filtered by
+#[utoipa::path(
+    get, path = "/v1/indexes/{index}/facets", tag = "indexes",
+    params(("index" = String, Path, description = "Name of the index")),
+    responses((status = 200, body = Facets), (status = 404, body = ProblemBody)),
+)]
+pub(crate) async fn facets(OfIndex(shelf): OfIndex) -> Answer<Json<Facets>> {
+    let facets = blocking(move || shelf.facets().map_err(Problem::from)).await?;
+    Ok(Json((*facets).clone()))
+}

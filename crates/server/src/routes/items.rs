@@ -1,0 +1,202 @@
+//! Looking at items: page by page, one by one, and their pictures.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use semblance_index::{Filter, Item};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::{Shared, blocking};
+use crate::extract::{OfIndex, OfItem, Pairs};
+use crate::pictures::NoPicture;
+use crate::problem::{Answer, Problem, ProblemBody};
+use crate::shelf::Shelf;
+use crate::thumbnail;
+use crate::view::ItemView;
+
+/// Items of a page, by default and at most.
+const PAGE: (usize, usize) = (50, 500);
+
+/// A page of items.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ItemPage {
+    /// Number of items in the index, whatever the filter.
+    total: usize,
+    /// The items in order of their ids.
+    items: Vec<ItemView>,
+    /// What to give as `after` for the next page; null on the last.
+    next: Option<u64>,
+}
+
+/// Items page by page
+#[utoipa::path(
+    get, path = "/v1/indexes/{index}/items", tag = "items",
+    params(
+        ("index" = String, Path, description = "Name of the index"),
+        ("after" = Option<u64>, Query, description = "Only items with greater ids"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Items of a page, 50 by default"),
+        ("filter" = Option<String>, Query, description = "Condition on the items as JSON"),
+        ("key" = Option<String>, Query, description = "Only the item with this key"),
+    ),
+    responses((status = 200, body = ItemPage), (status = 400, body = ProblemBody), (status = 404, body = ProblemBody)),
+)]
+pub(crate) async fn list(OfIndex(shelf): OfIndex, pairs: Pairs) -> Answer<Json<ItemPage>> {
+    pairs.only(&["after", "limit", "filter", "key"])?;
+    let number = |name: &str| {
+        let bad = |value: &str| Problem::bad_request(format!("{name} = {value:?}: must be a whole number"));
+        pairs.one(name).map(|value| value.parse::<u64>().map_err(|_| bad(value))).transpose()
+    };
+    let limit = number("limit")?.map_or(PAGE.0, |limit| limit as usize);
+    if limit == 0 || limit > PAGE.1 {
+        return Err(Problem::bad_request(format!("limit = {limit}: must be from 1 to {}", PAGE.1)));
+    }
+    let filter: Option<Filter> = pairs
+        .one("filter")
+        .map(|text| {
+            serde_json::from_str(text)
+                .map_err(|error| Problem::bad_request(format!("this is no filter: {error}")))
+        })
+        .transpose()?;
+    filter.as_ref().map_or(Ok(()), Filter::validate)?;
+    let after = number("after")?;
+    if let Some(key) = pairs.one("key") {
+        let found = shelf.index.find(key)?.map(|id| shelf.index.item(id)).transpose()?;
+        let wanted = |item: &Item| filter.as_ref().is_none_or(|filter| filter.matches(item));
+        let items = found.into_iter().filter(wanted).map(|item| ItemView::of(item, &shelf)).collect();
+        return Ok(Json(ItemPage { total: shelf.index.len(), items, next: None }));
+    }
+    blocking(move || page(&shelf, after, limit, filter.as_ref())).await.map(Json)
+}
+
+fn page(shelf: &Shelf, after: Option<u64>, limit: usize, filter: Option<&Filter>) -> Answer<ItemPage> {
+    // One state for the whole page.
+    let index = shelf.index.frozen();
+    let ids = index.ids();
+    let start = after.map_or(0, |after| ids.partition_point(|id| *id <= after));
+    let (mut items, mut next) = (Vec::new(), None);
+    for &id in &ids[start..] {
+        let item = index.item(id)?;
+        if filter.is_none_or(|filter| filter.matches(&item)) {
+            if items.len() == limit {
+                next = items.last().map(|last: &ItemView| last.id);
+                break;
+            }
+            items.push(ItemView::of(item, shelf));
+        }
+    }
+    Ok(ItemPage { total: ids.len(), items, next })
+}
+
+/// An item
+#[utoipa::path(
+    get, path = "/v1/indexes/{index}/items/{id}", tag = "items",
+    params(
+        ("index" = String, Path, description = "Name of the index"), ("id" = u64, Path, description = "Id of the item"),
+    ),
+    responses((status = 200, body = ItemView), (status = 400, body = ProblemBody), (status = 404, body = ProblemBody)),
+)]
+pub(crate) async fn show(OfItem(shelf, id): OfItem) -> Answer<Json<ItemView>> {
+    Ok(Json(ItemView::of(shelf.index.item(id)?, &shelf)))
+}
+
+/// Picture of an item, as it is
+#[utoipa::path(
+    get, path = "/v1/indexes/{index}/items/{id}/photo", tag = "items",
+    params(
+        ("index" = String, Path, description = "Name of the index"), ("id" = u64, Path, description = "Id of the item"),
+    ),
+    responses(
+        (status = 200, content_type = "image/jpeg"), (status = 304, description = "Not changed"),
+        (status = 400, body = ProblemBody), (status = 404, body = ProblemBody),
+    ),
+)]
+pub(crate) async fn photo(OfItem(shelf, id): OfItem, headers: HeaderMap) -> Answer<Response> {
+    let item = shelf.index.item(id)?;
+    blocking(move || {
+        let picture = shelf.pictures.open(&item).map_err(no_picture)?;
+        let tag = format!("\"{}\"", picture.version);
+        if is_known(&headers, &tag) {
+            return Ok(not_modified(tag));
+        }
+        let (bytes, kind) = picture.read(&Default::default()).map_err(no_picture)?;
+        Ok(picture_response(bytes, kind, tag))
+    })
+    .await
+}
+
+/// Small version of an item's picture
+#[utoipa::path(
+    get, path = "/v1/indexes/{index}/items/{id}/thumbnail", tag = "items",
+    params(
+        ("index" = String, Path, description = "Name of the index"), ("id" = u64, Path, description = "Id of the item"),
+        ("size" = Option<u32>, Query, minimum = 1, maximum = 640, description = "Longest side in pixels, 320 by default; \
+         taken up to 160, 320 or 640"),
+    ),
+    responses(
+        (status = 200, content_type = "image/jpeg"), (status = 304, description = "Not changed"),
+        (status = 400, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 503, body = ProblemBody, description = "Too busy: Retry-After says when to come back"),
+    ),
+)]
+pub(crate) async fn small(
+    State(app): State<Shared>,
+    OfItem(shelf, id): OfItem,
+    pairs: Pairs,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    pairs.only(&["size"])?;
+    let bad = |value: &str| Problem::bad_request(format!("size = {value:?}: must be a number of pixels"));
+    let wanted = pairs.one("size").map(|value| value.parse().map_err(|_| bad(value))).transpose()?;
+    let size = thumbnail::size(wanted.unwrap_or(320));
+    let item = shelf.index.item(id)?;
+    let picture = shelf.pictures.open(&item).map_err(no_picture)?;
+    let tag = format!("\"{}-{size}\"", picture.version);
+    if is_known(&headers, &tag) {
+        return Ok(not_modified(tag));
+    }
+    let key = (shelf.name.clone(), picture.version.clone(), size);
+    let jpeg = match app.thumbnails.get(&key) {
+        Some(jpeg) => jpeg,
+        None => {
+            let made = app.decode(move || {
+                let limits = Default::default();
+                let (bytes, _) = picture.read(&limits).map_err(no_picture)?;
+                thumbnail::shrink(&bytes, size, &limits)
+            });
+            let jpeg = made.await?;
+            app.thumbnails.keep(key, jpeg.clone());
+            jpeg
+        }
+    };
+    Ok(picture_response(jpeg, "image/jpeg", tag))
+}
+
+fn no_picture(why: NoPicture) -> Problem {
+    let message = match why {
+        NoPicture::Missing => "the item's picture is not in the catalogue's folder",
+        NoPicture::NotAPicture => "the item's file is no picture",
+        NoPicture::TooLarge => "the item's picture is too large to be shown",
+    };
+    Problem::not_found("no_picture", message)
+}
+
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag))
+}
+
+fn not_modified(tag: String) -> Response {
+    (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response()
+}
+
+fn picture_response(bytes: impl Into<axum::body::Body>, kind: &'static str, tag: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::ETAG, tag),
+        // Nobody else's cache may keep what may need a token; ours asks whether it changed.
+        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
+    ];
+    (headers, bytes.into()).into_response()
+}

@@ -1,0 +1,54 @@
+//! The latest evaluation report of an index, as `semblance eval` left it.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use crate::app::{App, Shared, blocking};
+use crate::extract::OfIndex;
+use crate::problem::{Answer, Problem, ProblemBody};
+
+/// What a report may do: show itself. It is whole, so it needs nothing from anywhere.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox allow-popups; frame-ancestors 'self'";
+
+/// Evaluation report as a page
+#[utoipa::path(
+    get, path = "/v1/indexes/{index}/report", tag = "indexes",
+    params(("index" = String, Path, description = "Name of the index")),
+    responses((status = 200, content_type = "text/html"), (status = 404, body = ProblemBody)),
+)]
+pub(crate) async fn page(State(app): State<Shared>, OfIndex(shelf): OfIndex) -> Answer<Response> {
+    let page = read(&app, &shelf.name, "report.html").await?;
+    let headers =
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    Ok((headers, page).into_response())
+}
+
+/// Evaluation report as JSON
+#[utoipa::path(
+    get, path = "/v1/indexes/{index}/report.json", tag = "indexes",
+    params(("index" = String, Path, description = "Name of the index")),
+    responses((status = 200, content_type = "application/json"), (status = 404, body = ProblemBody)),
+)]
+pub(crate) async fn json(State(app): State<Shared>, OfIndex(shelf): OfIndex) -> Answer<Response> {
+    let report = read(&app, &shelf.name, "report.json").await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], report).into_response())
+}
+
+/// Whether there is a report on the index of this name.
+pub(crate) fn has_report(app: &App, index: &str) -> bool {
+    app.config.reports.join(index).join("report.html").is_file()
+}
+
+async fn read(app: &App, index: &str, file: &str) -> Answer<Vec<u8>> {
+    let path = app.config.reports.join(index).join(file);
+    blocking(move || match std::fs::read(&path) {
+        Ok(report) => Ok(report),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let message = "there is no evaluation report yet: `semblance eval --report DIR` writes one";
+            Err(Problem::not_found("no_report", message))
+        }
+        Err(error) => Err(Problem::internal(error)),
+    })
+    .await
+}

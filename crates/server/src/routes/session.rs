@@ -1,0 +1,34 @@
+//! Signing the web page in: pictures and reports are fetched by the browser itself, which brings a cookie, not a header.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::app::Shared;
+use crate::auth::{self, COOKIE};
+use crate::problem::{Answer, ProblemBody};
+
+/// Sign in: the token of the header `Authorization` becomes a cookie
+#[utoipa::path(
+    post, path = "/session", tag = "server",
+    responses((status = 204, description = "Signed in"), (status = 401, body = ProblemBody)),
+)]
+pub(crate) async fn sign_in(State(app): State<Shared>, headers: HeaderMap) -> Answer<Response> {
+    let Some(token) = &app.config.token else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    if !auth::bearer(&headers).is_some_and(|given| token.is(given)) {
+        return Err(auth::refusal());
+    }
+    Ok(cookie(token.secret(), "", app.config.tls.is_some()))
+}
+
+/// Sign out: the cookie goes
+#[utoipa::path(delete, path = "/session", tag = "server", responses((status = 204, description = "Signed out")))]
+pub(crate) async fn sign_out(State(app): State<Shared>) -> Response {
+    cookie("", "; Max-Age=0", app.config.tls.is_some())
+}
+
+fn cookie(value: &str, age: &str, secure: bool) -> Response {
+    let secure = if secure { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{age}{secure}");
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response()
+}

@@ -1,0 +1,168 @@
+//! Listening, and stopping without losing anything.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::TokioTimer;
+use tokio::runtime::Runtime;
+
+use crate::app::App;
+use crate::config::{ServerConfig, TlsFiles};
+use crate::error::{Result, ServerError};
+use crate::routes::router;
+
+/// How often indexes are looked after.
+const ROUND: Duration = Duration::from_secs(1);
+/// How long a connection may take for the head of a request, or wait for the next one.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// Indexes and models, open, and a socket that is bound.
+pub struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    listening: SocketAddr,
+    tls: Option<RustlsConfig>,
+    runtime: Runtime,
+}
+
+impl Server {
+    /// Opens indexes and models and binds the address.
+    ///
+    /// # Errors
+    /// [`ServerError::TokenNeeded`] for an address beyond loopback without a token; indexes and models that cannot be
+    /// opened; an address that is taken; certificates that cannot be used.
+    pub fn open(mut config: ServerConfig) -> Result<Self> {
+        let listen = config.listen;
+        if !listen.ip().is_loopback() && config.token.is_none() {
+            return Err(ServerError::TokenNeeded { listen });
+        }
+        config.allowed_origins = config.allowed_origins.iter().map(|o| origin(o)).collect::<Result<_>>()?;
+        // Before the models, which take their time to open.
+        let listener = TcpListener::bind(listen).map_err(|source| ServerError::Listen { listen, source })?;
+        let nonblocking = listener.set_nonblocking(true).and_then(|()| listener.local_addr());
+        let listening = nonblocking.map_err(|source| ServerError::Listen { listen, source })?;
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if config.threads > 0 {
+            builder.worker_threads(config.threads);
+        }
+        let runtime = builder.enable_all().build();
+        let runtime =
+            runtime.map_err(|source| ServerError::System { what: "cannot start threads", source })?;
+        let tls = config.tls.as_ref().map(|files| runtime.block_on(read_tls(files))).transpose()?;
+        let app = Arc::new(App::open(config)?);
+        Ok(Self { app, listener, listening, tls, runtime })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listening
+    }
+
+    /// The same as the start of an address for browsers.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.listening)
+    }
+
+    /// Names of the indexes, and for those that cannot be written, why.
+    pub fn indexes(&self) -> Vec<(String, Option<String>)> {
+        self.app.shelves.values().map(|shelf| (shelf.name.clone(), shelf.remark.clone())).collect()
+    }
+
+    /// Answers requests till the process is told to stop (SIGINT, SIGTERM): then requests under way are finished, and
+    /// what was written is published.
+    ///
+    /// # Errors
+    /// Failures of the socket, and of publishing; what was acknowledged is in the index's store all the same.
+    pub fn run(self) -> Result<()> {
+        let Self { app, listener, tls, runtime, .. } = self;
+        let served = runtime.block_on(async {
+            let handle = Handle::new();
+            tokio::spawn(stop_on_signal(app.clone(), handle.clone()));
+            let tending = tokio::spawn(tend(app.clone()));
+            let service = router(app.clone()).into_make_service();
+            let served = match tls {
+                Some(tls) => {
+                    let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
+                    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+                    server.serve(service).await
+                }
+                None => {
+                    let mut server = axum_server::from_tcp(listener)?.handle(handle);
+                    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+                    server.serve(service).await
+                }
+            };
+            tending.abort();
+            served
+        });
+        // Writes whose client went away are finished here, too.
+        drop(runtime);
+        served.map_err(|source| ServerError::System { what: "the server failed", source })?;
+        for shelf in app.shelves.values() {
+            shelf.publish()?;
+        }
+        Ok(())
+    }
+}
+
+/// An origin as browsers send it.
+fn origin(given: &str) -> Result<String> {
+    let origin = given.trim_end_matches('/');
+    let is_one = origin.split_once("://").is_some_and(|(scheme, host)| {
+        matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains('/')
+    });
+    let is_one = is_one && origin.bytes().all(|b| b.is_ascii_graphic());
+    if is_one { Ok(origin.to_owned()) } else { Err(ServerError::BadOrigin { origin: given.to_owned() }) }
+}
+
+async fn read_tls(files: &TlsFiles) -> Result<RustlsConfig> {
+    // Fails only if there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    RustlsConfig::from_pem_file(&files.certificate, &files.key).await.map_err(|source| {
+        let TlsFiles { certificate, key } = files.clone();
+        ServerError::Tls { certificate, key, source }
+    })
+}
+
+async fn stop_on_signal(app: Arc<App>, handle: Handle<SocketAddr>) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot wait for SIGTERM");
+                let _ = tokio::signal::ctrl_c().await;
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = tokio::signal::ctrl_c().await;
+    tracing::info!("stopping: requests under way are finished");
+    app.stop();
+    handle.graceful_shutdown(Some(app.config.limits.shutdown_time));
+}
+
+/// Looks after the indexes: publishes what was written, takes up what others published.
+async fn tend(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(ROUND).await;
+        for shelf in app.shelves.values().cloned() {
+            let name = shelf.name.clone();
+            match tokio::task::spawn_blocking(move || shelf.tend()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(index = name, %error, "could not be looked after"),
+                Err(error) => tracing::error!(index = name, %error, "looking after it panicked"),
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A served index: its reader, its writer if we have the right to write, its model and its pictures.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use semblance_embed::transform::EvalTransform;
+use semblance_index::{Index, IndexError, IndexWriter};
+use semblance_query::catalog;
+
+use crate::batcher::Batcher;
+use crate::config::IndexSource;
+use crate::error::Result;
+use crate::facets::Facets;
+use crate::pictures::Pictures;
+
+/// Changes after which the searchable files are made anew at once.
+const MANY: u64 = 512;
+/// Time without a change after which they are.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// What is known of a model, and the way to it: it lives on its own thread.
+pub(crate) struct Model {
+    pub(crate) arch: String,
+    pub(crate) fingerprint: String,
+    pub(crate) transform: EvalTransform,
+    pub(crate) batcher: Batcher,
+}
+
+/// An index as it is served.
+pub(crate) struct Shelf {
+    pub(crate) name: String,
+    pub(crate) index: Index,
+    pub(crate) model: Arc<Model>,
+    pub(crate) pictures: Pictures,
+    writer: Option<IndexWriter>,
+    /// Why there is no writer.
+    pub(crate) remark: Option<String>,
+    /// One write of a key at a time: a key has one of these.
+    keys: [Mutex<()>; 64],
+    changes: AtomicU64,
+    unpublished: Mutex<Unpublished>,
+    facets: Mutex<Option<((u64, u64), Arc<Facets>)>>,
+}
+
+#[derive(Clone, Copy)]
+struct Unpublished {
+    changes: u64,
+    last: Instant,
+}
+
+/// An index just opened, before it has its model.
+pub(crate) struct Opened {
+    pub(crate) index: Index,
+    writer: Option<IndexWriter>,
+    remark: Option<String>,
+}
+
+impl Opened {
+    /// Opens the index, to write if that is wanted and nobody else does.
+    pub(crate) fn open(dir: &Path, read_only: bool) -> Result<Self> {
+        if read_only {
+            let remark = Some("the server was started read-only".to_owned());
+            return Ok(Self { index: Index::open(dir)?, writer: None, remark });
+        }
+        // An index that was never finished must be told as such.
+        let published = Index::open(dir)?;
+        match IndexWriter::open(dir) {
+            Ok(writer) => {
+                // What a server that was killed had written but not published.
+                writer.finish(&|_progress| {})?;
+                Ok(Self { index: writer.reader()?, writer: Some(writer), remark: None })
+            }
+            Err(error @ (IndexError::Locked { .. } | IndexError::ReadOnly { .. })) => {
+                let remark = Some(format!("served read-only: {error}"));
+                Ok(Self { index: published, writer: None, remark })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Shelf {
+    pub(crate) fn new(source: &IndexSource, opened: Opened, model: Arc<Model>) -> Self {
+        let Opened { index, writer, remark } = opened;
+        let manifest = index.manifest();
+        let root = manifest.config.attributes.get(catalog::ROOT);
+        Self {
+            name: source.name.clone(),
+            pictures: Pictures::new(root.map(Path::new), &source.dir),
+            index,
+            model,
+            writer,
+            remark,
+            keys: std::array::from_fn(|_| Mutex::new(())),
+            changes: AtomicU64::new(0),
+            unpublished: Mutex::new(Unpublished { changes: 0, last: Instant::now() }),
+            facets: Mutex::new(None),
+        }
+    }
+
+    /// The writer, if we may write.
+    pub(crate) fn writer(&self) -> Option<&IndexWriter> {
+        self.writer.as_ref()
+    }
+
+    /// The right to write this key; keys of other requests are written meanwhile.
+    pub(crate) fn lock_key(&self, key: &str) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        unpoisoned(&self.keys[hasher.finish() as usize % self.keys.len()])
+    }
+
+    /// To be called after every change.
+    pub(crate) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        let mut unpublished = unpoisoned(&self.unpublished);
+        *unpublished = Unpublished { changes: unpublished.changes + 1, last: Instant::now() };
+    }
+
+    /// Takes up what another process published, and publishes what was written here once it is much or a while ago.
+    pub(crate) fn tend(&self) -> Result<(), IndexError> {
+        if self.writer.is_none() {
+            return self.index.refresh().map(|_| ());
+        }
+        let now = *unpoisoned(&self.unpublished);
+        if now.changes >= MANY || (now.changes > 0 && now.last.elapsed() >= QUIET) {
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written part of the searchable files, so that other processes see it too.
+    pub(crate) fn publish(&self) -> Result<(), IndexError> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let before = std::mem::replace(&mut unpoisoned(&self.unpublished).changes, 0);
+        if before == 0 {
+            return Ok(());
+        }
+        let started = Instant::now();
+        match writer.finish(&|_progress| {}) {
+            Ok(manifest) => {
+                let seconds = started.elapsed().as_secs_f32();
+                tracing::info!(
+                    index = self.name,
+                    changes = before,
+                    items = manifest.items,
+                    seconds,
+                    "published"
+                );
+                Ok(())
+            }
+            Err(error) => {
+                // The store has it all; the next round tries again.
+                let mut unpublished = unpoisoned(&self.unpublished);
+                *unpublished = Unpublished { changes: unpublished.changes + before, last: Instant::now() };
+                Err(error)
+            }
+        }
+    }
+
+    /// Changes that only this process sees yet.
+    pub(crate) fn unpublished(&self) -> u64 {
+        unpoisoned(&self.unpublished).changes
+    }
+
+    /// What items can be filtered by, computed anew after a change.
+    pub(crate) fn facets(&self) -> Result<Arc<Facets>, IndexError> {
+        let state = (self.changes.load(Ordering::Relaxed), self.index.manifest().generation);
+        if let Some((of, facets)) = &*unpoisoned(&self.facets)
+            && *of == state
+        {
+            return Ok(facets.clone());
+        }
+        let facets = Arc::new(Facets::of(&self.index)?);
+        *unpoisoned(&self.facets) = Some((state, facets.clone()));
+        Ok(facets)
+    }
+}
+
+/// Nothing behind these locks can be left half done by a panic.
+fn unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,76 @@
+//! Items and hits as answers show them.
+
+use semblance_index::Item;
+use semblance_query::catalog;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::pictures::upload_name;
+use crate::shelf::Shelf;
+
+/// An item.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct ItemView {
+    /// Number given by the index; never used twice.
+    pub(crate) id: u64,
+    /// Unique name.
+    pub(crate) key: String,
+    /// Product.
+    pub(crate) class: Option<String>,
+    /// Category of the product.
+    pub(crate) super_class: Option<String>,
+    /// Whatever else is known of it.
+    #[schema(value_type = Object)]
+    pub(crate) metadata: Map<String, Value>,
+    /// Whether its picture came in through this server.
+    pub(crate) uploaded: bool,
+    /// Address of its picture.
+    pub(crate) photo: String,
+    /// Address of a small version of its picture.
+    pub(crate) thumbnail: String,
+}
+
+/// A found item.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct HitView {
+    /// Place among the hits, from 1.
+    pub(crate) rank: usize,
+    /// Cosine of the query and the item, greater is closer.
+    pub(crate) score: f32,
+    /// The item.
+    #[serde(flatten)]
+    pub(crate) item: ItemView,
+}
+
+impl ItemView {
+    pub(crate) fn of(item: Item, shelf: &Shelf) -> Self {
+        let uploaded = upload_name(&item).is_some();
+        let Item { id, key, class, super_class, mut metadata } = item;
+        metadata.remove(catalog::PHOTO);
+        let base = format!("/v1/indexes/{}/items/{id}", encoded(&shelf.name));
+        let (photo, thumbnail) = (format!("{base}/photo"), format!("{base}/thumbnail"));
+        Self { id, key, class, super_class, metadata, uploaded, photo, thumbnail }
+    }
+}
+
+/// Hits in order.
+pub(crate) fn hits(found: Vec<(Item, f32)>, shelf: &Shelf) -> Vec<HitView> {
+    let hits = found.into_iter().enumerate();
+    hits.map(|(at, (item, score))| HitView { rank: at + 1, score, item: ItemView::of(item, shelf) }).collect()
+}
+
+/// A name as a part of an address.
+fn encoded(name: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_in_addresses() {
+        assert_eq!(super::encoded("shop-1.x"), "shop-1.x");
+        assert_eq!(super::encoded("a b/ü"), "a%20b%2F%C3%BC");
+    }
+}
