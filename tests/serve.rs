@@ -22,6 +22,21 @@ fn keys(answer: &Value) -> Vec<String> {
 }
 
 #[test]
+fn photographs_are_whitened_where_the_index_is() {
+    let dir = shop();
+    dir.run(["index", "derive", "--index", "shop", "--name", "whitened", "--whiten", "16"]).exits(0);
+    let (key, photo) = a_photo(&dir);
+    let server = Serving::start(&dir, &["--index", "whitened"]);
+    for index in ["shop", "whitened"] {
+        let path = format!("/v1/indexes/{index}/search/photo");
+        let found = server.form("POST", &path, Some(&photo), &[("k", "3")]).is(200).json();
+        let first = &found["hits"][0];
+        assert_eq!(first["key"].as_str(), Some(&*key), "{index}: {found}");
+        assert!(first["score"].as_f64().is_some_and(|score| score > 0.999), "{index}: {found}");
+    }
+}
+
+#[test]
 fn searches_by_photo_item_and_vector() {
     let dir = shop();
     let (key, photo) = a_photo(&dir);

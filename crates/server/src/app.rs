@@ -148,12 +148,19 @@ fn open_model(opened: &Opened, config: &ServerConfig, metrics: &Metrics) -> Resu
             QueryError::ModelOfIndex { dir, model, source: Box::new(error) }.into()
         }
     })?;
-    index.check_model(embedder.fingerprint())?;
-    let (arch, fingerprint) = (embedder.config().arch.to_string(), embedder.fingerprint().to_owned());
+    let whitening = engine::check_model(index, &embedder)?;
+    // A whitened index has a fingerprint of its own; what shares it also shares the whitening.
+    let (arch, fingerprint) = (embedder.config().arch.to_string(), index.manifest().config.model.clone());
     let (transform, batches) = (embedder.transform().clone(), metrics.batches());
     let batcher = Batcher::start(
         config.batch,
-        Box::new(move |pixels, n| embedder.embed(pixels, n).map_err(|error| error.to_string())),
+        Box::new(move |pixels, n| {
+            let vectors = embedder.embed(pixels, n).map_err(|error| error.to_string())?;
+            Ok(match &whitening {
+                Some(whitening) => whitening.apply(&vectors),
+                None => vectors,
+            })
+        }),
         Box::new(move |n| batches.observe(n as f64)),
     );
     let batcher = batcher.map_err(|source| ServerError::System { what: "cannot start a thread", source })?;
