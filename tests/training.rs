@@ -143,3 +143,79 @@ fn the_demo_does_all_of_it_and_refuses_to_do_it_twice() {
     assert_eq!(dir.snapshot(), before);
     dir.run(demo.into_iter().chain(["--replace"])).exits(0);
 }
+
+#[test]
+fn a_recipe_is_a_file_of_flags_and_flags_win() {
+    let dir = Dir::new();
+    draw_catalogue(&dir, "cat");
+    let recipe = "data = \"cat\"\narch = \"resnet10_tiny\"\ncrop = 32\nresize = 32\nloss = \"supcon\"\nbatch = 8\n\
+                  epochs = 2\nlr = 0.01\noptimizer = \"adamw\"\nlr_schedule = \"one-cycle\"\nbrightness = 0.2\n\
+                  average = 0.9\nholdout = 0.25\n";
+    dir.write("recipe.toml", recipe);
+    let run = ["train", "--config", "recipe.toml", "--out", "run", "-q", "--json"];
+    let summary = dir.run(run.into_iter().chain(["--steps", "3", "--lr", "0.02"])).exits(0).json();
+    assert_eq!(summary["steps"], 3);
+    let state = std::fs::read_to_string(dir.path("run/last/state.json")).unwrap();
+    let config = &serde_json::from_str::<Value>(&state).unwrap()["config"];
+    assert_eq!((&config["loss"]["name"], &config["batch"]), (&"supcon".into(), &8.into()));
+    assert_eq!(config["schedule"]["lr"], 0.02);
+    assert_eq!(config["optimizer"]["algorithm"], "adamw");
+    let events = std::fs::read_dir(dir.path("run")).unwrap().filter(|entry| {
+        entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("events.out.tfevents")
+    });
+    assert_eq!(events.count(), 1);
+    assert!(std::fs::read_to_string(dir.path("run/curves.svg")).unwrap().contains("Recall@1"));
+    // The second stage starts from the first one's model.
+    let second =
+        ["train", "--config", "recipe.toml", "--model", "run/last", "--out", "second", "--steps", "1"];
+    dir.run(second.into_iter().chain(["-q", "--loss", "triplet"])).exits(0);
+}
+
+#[test]
+fn recipes_that_cannot_be_are_refused_by_name() {
+    let dir = Dir::new();
+    draw_catalogue(&dir, "cat");
+    let before = dir.snapshot();
+    let refused = |recipe: &str, words: &[&str]| {
+        dir.write("recipe.toml", recipe);
+        let args = ["--config", "recipe.toml", "--out", "run"];
+        dir.run(TRAIN.into_iter().chain(args)).exits(2).complains_of(words);
+    };
+    refused("batchsize = 8", &["recipe.toml", "batchsize"]);
+    refused("steps = 8\nepochs = 2", &["recipe.toml", "steps", "epochs"]);
+    refused("[optimizer]\nmomentum = 0.5", &["recipe.toml", "optimizer", "table"]);
+    refused("loss = \"softmax\"\nmargin = 0.5", &["softmax", "margin"]);
+    refused("loss = \"soft_max\"", &["soft_max"]);
+    refused("memory = 100", &["memory", "contrastive"]);
+    refused("freeze_backbone = \"some\"", &["some"]);
+    refused("loss = \"npairs\"\nper_class = 4", &["npairs", "per_class"]);
+    refused("loss = \"supcon\"\nper_class = 8", &["classes"]);
+    refused("super_classes = 3\nloss = \"supcon\"\nper_class = 2", &["super classes"]);
+    refused("hue = 0.9", &["hue"]);
+    dir.run(TRAIN.into_iter().chain(["--config", "none.toml", "--out", "run"]))
+        .exits(2)
+        .complains_of(&["none.toml"]);
+    std::fs::remove_file(dir.path("recipe.toml")).unwrap();
+    assert_eq!(dir.snapshot(), before, "nothing was written");
+}
+
+#[test]
+fn the_recipes_of_the_project_are_valid() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+    let dir = Dir::new();
+    draw_catalogue(&dir, "cat");
+    let recipes: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let recipes = recipes.iter().filter(|path| path.extension().is_some_and(|e| e == "toml"));
+    let mut count = 0;
+    for recipe in recipes {
+        // Cut to what a test has time for; everything else is the recipe's.
+        let small = ["--batch", "8", "--per-class", "2", "--steps", "2", "--crop", "32", "--resize", "32"];
+        let mut args = vec!["train", "--config", recipe.to_str().unwrap(), "--data", "cat", "-q"];
+        args.extend(["--arch", "resnet10_tiny", "--train-size", "32", "--holdout", "0", "--out"]);
+        let out = count.to_string();
+        args.push(&out);
+        dir.run(args.into_iter().chain(small)).exits(0);
+        count += 1;
+    }
+    assert!(count >= 4);
+}

@@ -12,7 +12,7 @@ use semblance_embed::dataset::sample::SampleCatalogue;
 use semblance_embed::extract::ExtractConfig;
 use semblance_embed::head::HeadConfig;
 use semblance_embed::loss::{LossConfig, SoftmaxConfig};
-use semblance_embed::optimizer::SgdConfig;
+use semblance_embed::optimizer::OptimizerConfig;
 use semblance_embed::schedule::Schedule;
 use semblance_embed::train::{TrainConfig, TrainJob};
 use semblance_embed::transform::{EvalTransform, TrainTransform};
@@ -177,7 +177,7 @@ fn train_config(args: &DemoArgs, embedder: &Embedder, photographs: usize, printe
         batch: default.batch.min(photographs),
         steps: Some(args.steps.unwrap_or(400)),
         schedule: Schedule { lr: 0.1, warmup: 20, ..Schedule::default() },
-        optimizer: SgdConfig { nesterov: true, ..SgdConfig::default() },
+        optimizer: OptimizerConfig { nesterov: true, ..OptimizerConfig::default() },
         augment: TrainTransform { scale: (0.5, 1.0), ..TrainTransform::matching(embedder.transform()) },
         seed: args.catalogue.seed.unwrap_or(default.seed),
         threads: printer.threads.map_or(0, usize::from),

@@ -4,6 +4,7 @@ mod answer_args;
 mod args;
 mod compare;
 mod condition_args;
+mod curves;
 mod data;
 mod demo;
 mod derive;
@@ -13,10 +14,12 @@ mod eval;
 mod exit;
 mod index;
 mod inputs;
+mod loss_args;
 mod maintain;
 mod maintain_args;
 mod pictures;
 mod printer;
+mod recipe;
 mod report;
 mod report_args;
 mod search;
@@ -42,7 +45,13 @@ use crate::printer::Printer;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match recipe::expand(std::env::args_os().collect()) {
+        Ok(arguments) => Cli::parse_from(arguments),
+        Err(error) => {
+            Printer { json: false, quiet: false, threads: None }.error(&error);
+            return ExitCode::from(exit::FAILED);
+        }
+    };
     let GlobalArgs { json, quiet, threads } = cli.global;
     let printer = Printer { json, quiet, threads };
     match run(&cli.command, printer) {

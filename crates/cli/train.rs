@@ -2,36 +2,48 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use indicatif::HumanDuration;
 use semblance_embed::dataset::Dataset;
 use semblance_embed::head::HeadConfig;
-use semblance_embed::loss::{ArcMarginConfig, LossConfig, SoftmaxConfig, TripletConfig};
-use semblance_embed::miner::Miner;
-use semblance_embed::optimizer::SgdConfig;
+use semblance_embed::loss::LossConfig;
+use semblance_embed::optimizer::{Algorithm, OptimizerConfig};
 use semblance_embed::schedule::{Schedule, Shape};
 use semblance_embed::train::{TrainConfig, TrainEvent, TrainJob, TrainSummary, train};
-use semblance_embed::transform::TrainTransform;
+use semblance_embed::transform::{Distortion, TrainTransform};
 use semblance_embed::{Embedder, ModelSource};
 use semblance_query::Validation;
 
 use crate::args::ModelArgs;
+use crate::curves;
 use crate::exit::Exit;
 use crate::inputs;
+use crate::loss_args::LossArgs;
 use crate::printer::Printer;
-use crate::train_args::{LossArgs, LossName, MinerName, OptimizerArgs, ScheduleName, TrainArgs};
+use crate::train_args::{AugmentArgs, OptimizerArgs, OptimizerName, ScheduleName, TrainArgs};
 
 pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
     let (learn, validation) = split(args, dataset, printer)?;
     let mut embedder = Embedder::open(&model(args)?)?;
-    let config = config(args, &embedder, printer);
+    let config = config(args, &embedder, printer)?;
     let stop = stop_on_ctrl_c()?;
     let job = TrainJob { data: &learn, run: &args.out, resume: args.resume, stop: &stop };
     let summary = fit(&mut embedder, &config, &job, validation.as_ref(), printer)?;
+    // The models are there; a picture that fails is no reason to fail.
+    match curves::draw(&args.out) {
+        Ok(Some(path)) => printer.note(format_args!("the curves are in {}", path.display())),
+        Ok(None) => {}
+        Err(error) => printer.warn(format_args!("{error:#}")),
+    }
     printer.result(&summary, text)?;
     Ok(if summary.stopped { Exit::Interrupted } else { Exit::Done })
 }
+
+/// Steps after which the time a run will take can be told.
+const ETA_AFTER: usize = 5;
 
 /// Trains with a progress bar on stderr.
 pub(crate) fn fit(
@@ -42,18 +54,30 @@ pub(crate) fn fit(
     printer: Printer,
 ) -> anyhow::Result<TrainSummary> {
     let bar = printer.bar("training", 0);
-    let mut steps = 0;
+    let (mut steps, mut done, mut first) = (0, 0, None);
     let mut show = |event: TrainEvent| match event {
         TrainEvent::Planned(plan) => {
-            steps = plan.steps;
+            (steps, done) = (plan.steps, plan.done);
             bar.set(plan.done, plan.steps);
             bar.line(format!(
-                "{} photographs of {} classes, {} steps of {}, {} values to learn",
-                plan.images, plan.classes, plan.steps, plan.batch, plan.parameters
+                "{} photographs of {} classes, {} steps of {}, {} values to learn (at least {} MiB with their \
+                 gradients and what the optimiser remembers)",
+                plan.images,
+                plan.classes,
+                plan.steps,
+                plan.batch,
+                plan.parameters,
+                plan.bytes.div_ceil(1 << 20)
             ));
         }
         TrainEvent::Stepped { step, loss, lr, images_per_second } => {
             bar.set(step, steps);
+            let began = *first.get_or_insert((step, Instant::now()));
+            if step == done + ETA_AFTER && steps > step {
+                let each = began.1.elapsed().as_secs_f64() / (step - began.0).max(1) as f64;
+                let left = HumanDuration(Duration::from_secs_f64(each * (steps - step) as f64));
+                bar.line(format!("{each:.2} s a step, about {left} to go"));
+            }
             bar.say(format!("loss {loss:.3} lr {lr:.1e} {images_per_second:.0}/s"));
         }
         TrainEvent::Validated { step, recall_at_1, best } => {
@@ -114,13 +138,23 @@ fn model(args: &TrainArgs) -> anyhow::Result<ModelSource> {
     Ok(ModelSource { head, seed: args.seed, ..source })
 }
 
-fn config(args: &TrainArgs, embedder: &Embedder, printer: Printer) -> TrainConfig {
+fn config(args: &TrainArgs, embedder: &Embedder, printer: Printer) -> anyhow::Result<TrainConfig> {
     let default = TrainConfig::default();
-    let OptimizerArgs { batch, per_class, epochs, steps, .. } = args.optimizer;
-    TrainConfig {
-        loss: loss(&args.loss),
+    let OptimizerArgs { batch, per_class, super_classes, accumulate, chunk, epochs, steps, .. } =
+        args.optimizer;
+    let OptimizerArgs { memory, memory_start, average, freeze_backbone, freeze_norms, .. } = args.optimizer;
+    Ok(TrainConfig {
+        loss: loss(&args.loss)?,
         batch: batch.unwrap_or(default.batch),
         per_class: per_class.unwrap_or(default.per_class),
+        super_classes: super_classes.unwrap_or(default.super_classes),
+        accumulate: accumulate.unwrap_or(default.accumulate),
+        chunk: chunk.unwrap_or(default.chunk),
+        memory: memory.unwrap_or(default.memory),
+        memory_start: memory_start.unwrap_or(default.memory_start),
+        average: average.unwrap_or(default.average),
+        freeze_backbone: freeze_backbone.unwrap_or(default.freeze_backbone),
+        freeze_norms: freeze_norms.unwrap_or(default.freeze_norms),
         epochs: epochs.unwrap_or(default.epochs),
         steps,
         schedule: schedule(&args.optimizer),
@@ -128,46 +162,19 @@ fn config(args: &TrainArgs, embedder: &Embedder, printer: Printer) -> TrainConfi
         augment: augment(args, embedder),
         validate_every: args.validation.validate_every.unwrap_or(default.validate_every),
         save_every: args.validation.save_every.unwrap_or(default.save_every),
+        keep: args.validation.keep.unwrap_or(default.keep),
+        patience: args.validation.patience.unwrap_or(default.patience),
         seed: args.seed,
         threads: printer.threads.map_or(0, usize::from),
-    }
+    })
 }
 
-fn loss(args: &LossArgs) -> LossConfig {
-    match args.loss {
-        LossName::Softmax => {
-            let default = SoftmaxConfig::default();
-            LossConfig::Softmax(SoftmaxConfig {
-                normalize: args.normalize,
-                scale: args.scale.unwrap_or(default.scale),
-                label_smoothing: args.label_smoothing.unwrap_or(default.label_smoothing),
-            })
-        }
-        LossName::Arcmargin => {
-            let default = ArcMarginConfig::default();
-            LossConfig::Arcmargin(ArcMarginConfig {
-                scale: args.scale.unwrap_or(default.scale),
-                margin: args.margin.unwrap_or(default.margin),
-                easy_margin: args.easy_margin,
-            })
-        }
-        LossName::Triplet => {
-            let default = TripletConfig::default();
-            LossConfig::Triplet(TripletConfig {
-                margin: args.margin.unwrap_or(default.margin),
-                miner: args.miner.map_or(default.miner, miner),
-            })
-        }
-    }
-}
-
-fn miner(name: MinerName) -> Miner {
-    match name {
-        MinerName::Layout => Miner::Layout,
-        MinerName::BatchAll => Miner::BatchAll,
-        MinerName::BatchHard => Miner::BatchHard,
-        MinerName::SemiHard => Miner::SemiHard,
-    }
+/// The flags given, read as the settings of the loss, which knows its own.
+fn loss(args: &LossArgs) -> anyhow::Result<LossConfig> {
+    let given = serde_json::to_value(args)?;
+    let name = given["name"].clone();
+    serde_json::from_value(given)
+        .with_context(|| format!("the settings do not fit --loss {}", name.as_str().unwrap_or_default()))
 }
 
 fn schedule(args: &OptimizerArgs) -> Schedule {
@@ -175,18 +182,29 @@ fn schedule(args: &OptimizerArgs) -> Schedule {
     let shape = match args.lr_schedule {
         ScheduleName::Cosine => Shape::Cosine,
         ScheduleName::Constant => Shape::Constant,
+        ScheduleName::Linear => Shape::Linear,
+        ScheduleName::OneCycle => Shape::OneCycle { rise: args.lr_rise },
         ScheduleName::Piecewise => Shape::Piecewise { steps: args.lr_steps.clone(), factor: args.lr_factor },
     };
     Schedule { lr: args.lr.unwrap_or(default.lr), warmup: args.warmup.unwrap_or(default.warmup), shape }
 }
 
-fn optimizer(args: &OptimizerArgs) -> SgdConfig {
-    let default = SgdConfig::default();
-    SgdConfig {
+fn optimizer(args: &OptimizerArgs) -> OptimizerConfig {
+    let default = OptimizerConfig::default();
+    OptimizerConfig {
+        algorithm: match args.optimizer {
+            OptimizerName::Sgd => Algorithm::Sgd,
+            OptimizerName::Adam => Algorithm::Adam,
+            OptimizerName::Adamw => Algorithm::AdamW,
+        },
         momentum: args.momentum.unwrap_or(default.momentum),
-        nesterov: args.nesterov,
+        nesterov: args.nesterov.unwrap_or(default.nesterov),
+        beta1: args.beta1.unwrap_or(default.beta1),
+        beta2: args.beta2.unwrap_or(default.beta2),
+        epsilon: args.adam_epsilon.unwrap_or(default.epsilon),
         weight_decay: args.weight_decay.unwrap_or(default.weight_decay),
-        decay_vectors: !args.no_decay_vectors,
+        decay_vectors: !args.no_decay_vectors.unwrap_or(!default.decay_vectors),
+        head_lr: args.head_lr.unwrap_or(default.head_lr),
         loss_lr: args.loss_lr.unwrap_or(default.loss_lr),
         clip_norm: args.clip_norm.unwrap_or(default.clip_norm),
     }
@@ -200,7 +218,27 @@ fn augment(args: &TrainArgs, embedder: &Embedder) -> TrainTransform {
         scale: (args.crop_min.unwrap_or(default.scale.0), args.crop_max.unwrap_or(default.scale.1)),
         ratio: (args.ratio_min.unwrap_or(default.ratio.0), args.ratio_max.unwrap_or(default.ratio.1)),
         flip: args.flip.unwrap_or(default.flip),
+        distortion: distortion(args),
         ..default
+    }
+}
+
+fn distortion(args: &AugmentArgs) -> Distortion {
+    let default = Distortion::default();
+    let range = |low: Option<f32>, high: Option<f32>, default: (f32, f32)| {
+        (low.unwrap_or(default.0), high.unwrap_or(default.1))
+    };
+    Distortion {
+        rotate: args.rotate.unwrap_or(default.rotate),
+        brightness: args.brightness.unwrap_or(default.brightness),
+        contrast: args.contrast.unwrap_or(default.contrast),
+        saturation: args.saturation.unwrap_or(default.saturation),
+        hue: args.hue.unwrap_or(default.hue),
+        grayscale: args.grayscale.unwrap_or(default.grayscale),
+        blur: args.blur.unwrap_or(default.blur),
+        blur_sigma: range(args.blur_min, args.blur_max, default.blur_sigma),
+        erase: args.erase.unwrap_or(default.erase),
+        erase_area: range(args.erase_min, args.erase_max, default.erase_area),
     }
 }
 
@@ -219,7 +257,11 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
 fn text(summary: &TrainSummary) -> String {
     let mut out = format!(
         "{} after {} steps; the model is in {}\n",
-        if summary.stopped { "stopped and saved" } else { "trained" },
+        match (summary.stopped, summary.early) {
+            (true, _) => "stopped and saved",
+            (_, true) => "ended early, as validations no longer got better,",
+            _ => "trained",
+        },
         summary.steps,
         summary.model.display()
     );

@@ -3,13 +3,18 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use semblance_embed::train::Freeze;
 
 use crate::args::{DatasetArgs, ModelArgs, positive};
+use crate::loss_args::LossArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) data: DatasetArgs,
+    /// Take the settings of this TOML file, whose keys are the flags below (`lr = 0.01`); flags given as well win
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Folder of the run: best/, last/, train.jsonl
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
@@ -54,55 +59,12 @@ pub(crate) struct ValidationArgs {
     /// Steps between saved states
     #[arg(long, value_name = "STEPS", value_parser = positive)]
     pub(crate) save_every: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LossName {
-    /// Classification by a linear layer
-    Softmax,
-    /// Classification with an additive angular margin (ArcFace)
-    Arcmargin,
-    /// Anchor nearer to the positive than to the negative
-    Triplet,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum MinerName {
-    /// Rows are anchor, positive, negative in turn
-    Layout,
-    /// Every triplet of the batch
-    BatchAll,
-    /// The farthest positive and the nearest negative of each anchor
-    BatchHard,
-    /// For each pair the nearest negative beyond the positive
-    SemiHard,
-}
-
-/// What is minimised.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Loss")]
-pub(crate) struct LossArgs {
-    /// The loss
-    #[arg(long, value_enum, default_value = "arcmargin")]
-    pub(crate) loss: LossName,
-    /// Scale of the cosines (arcmargin, normalised softmax)
-    #[arg(long, value_name = "S")]
-    pub(crate) scale: Option<f64>,
-    /// Margin (arcmargin: radians; triplet: squared distance)
-    #[arg(long, value_name = "M")]
-    pub(crate) margin: Option<f64>,
-    /// Apply arcmargin's margin only to angles below 90°
-    #[arg(long)]
-    pub(crate) easy_margin: bool,
-    /// Normalise embeddings and class weights (softmax)
-    #[arg(long)]
-    pub(crate) normalize: bool,
-    /// Share of the target spread over all classes (softmax)
-    #[arg(long, value_name = "SHARE")]
-    pub(crate) label_smoothing: Option<f64>,
-    /// Which triplets (triplet)
-    #[arg(long, value_enum)]
-    pub(crate) miner: Option<MinerName>,
+    /// Saved models kept beside the best and the last
+    #[arg(long, value_name = "N")]
+    pub(crate) keep: Option<usize>,
+    /// End the run after this many validations without a better one
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) patience: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -113,6 +75,20 @@ pub(crate) enum ScheduleName {
     Piecewise,
     /// The same throughout
     Constant,
+    /// A straight line down to zero
+    Linear,
+    /// Up from lr / 25 and down again, each half a cosine
+    OneCycle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OptimizerName {
+    /// Gradient descent with momentum
+    Sgd,
+    /// Adam, weight decay in the gradient
+    Adam,
+    /// Adam, weight decay apart
+    Adamw,
 }
 
 /// Steps, batches and learning rate.
@@ -125,6 +101,31 @@ pub(crate) struct OptimizerArgs {
     /// Photographs of each class in a batch [default: shuffled for classification losses, 4 for mined triplets]
     #[arg(long, value_name = "K", value_parser = positive)]
     pub(crate) per_class: Option<usize>,
+    /// Different super classes a batch, so that negatives are hard; 0 does not look at them
+    #[arg(long, value_name = "N")]
+    pub(crate) super_classes: Option<usize>,
+    /// Batches whose mean gradient makes one step
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) accumulate: Option<usize>,
+    /// Photographs that go through the network at a time, with the gradient of the whole batch; saves memory, takes
+    /// two passes
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) chunk: Option<usize>,
+    /// Embeddings of earlier batches that a loss over pairs compares with too (cross-batch memory)
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) memory: Option<usize>,
+    /// Step from which on the memory is used
+    #[arg(long, value_name = "STEP")]
+    pub(crate) memory_start: Option<usize>,
+    /// Decay of a moving average of the weights, which is then what is kept
+    #[arg(long, value_name = "DECAY")]
+    pub(crate) average: Option<f64>,
+    /// How long the backbone stays as it is: none, all, or a number of steps
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) freeze_backbone: Option<Freeze>,
+    /// How long batch norms keep their running statistics: none, all, or a number of steps
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) freeze_norms: Option<Freeze>,
     /// Passes over the photographs
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<f64>,
@@ -143,24 +144,42 @@ pub(crate) struct OptimizerArgs {
     /// Factor of the piecewise schedule
     #[arg(long, value_name = "FACTOR", default_value_t = 0.1)]
     pub(crate) lr_factor: f64,
+    /// Share of the run in which the one-cycle rate rises
+    #[arg(long, value_name = "SHARE", default_value_t = 0.3)]
+    pub(crate) lr_rise: f64,
     /// Steps over which the learning rate rises at first
     #[arg(long, value_name = "STEPS")]
     pub(crate) warmup: Option<usize>,
     /// Learning rate of the loss's own parameters, as a multiple
     #[arg(long, value_name = "FACTOR")]
     pub(crate) loss_lr: Option<f64>,
+    /// Learning rate of the head, as a multiple
+    #[arg(long, value_name = "FACTOR")]
+    pub(crate) head_lr: Option<f64>,
+    /// The rule by which gradients become steps
+    #[arg(long, value_enum, default_value = "sgd")]
+    pub(crate) optimizer: OptimizerName,
+    /// Share of the mean gradient kept (Adam)
+    #[arg(long)]
+    pub(crate) beta1: Option<f64>,
+    /// Share of the mean squared gradient kept (Adam)
+    #[arg(long)]
+    pub(crate) beta2: Option<f64>,
+    /// Added to the root of the mean squared gradient (Adam)
+    #[arg(long)]
+    pub(crate) adam_epsilon: Option<f64>,
     /// Momentum
     #[arg(long)]
     pub(crate) momentum: Option<f64>,
     /// Nesterov's momentum
-    #[arg(long)]
-    pub(crate) nesterov: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) nesterov: Option<bool>,
     /// L2 penalty
     #[arg(long)]
     pub(crate) weight_decay: Option<f64>,
     /// Leave scales, shifts and biases out of the penalty
-    #[arg(long)]
-    pub(crate) no_decay_vectors: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) no_decay_vectors: Option<bool>,
     /// Scale gradients down to this norm; 0 leaves them alone
     #[arg(long, value_name = "NORM")]
     pub(crate) clip_norm: Option<f64>,
@@ -185,6 +204,42 @@ pub(crate) struct AugmentArgs {
     /// Probability of mirroring
     #[arg(long, value_name = "P")]
     pub(crate) flip: Option<f32>,
+    /// Greatest rotation to either side, in degrees
+    #[arg(long, value_name = "DEGREES")]
+    pub(crate) rotate: Option<f32>,
+    /// Strength of random brightness
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) brightness: Option<f32>,
+    /// Strength of random contrast
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) contrast: Option<f32>,
+    /// Strength of random saturation
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) saturation: Option<f32>,
+    /// Greatest random turn of the hue, as a share of the colour circle
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) hue: Option<f32>,
+    /// Probability of losing all colour
+    #[arg(long, value_name = "P")]
+    pub(crate) grayscale: Option<f32>,
+    /// Probability of being blurred
+    #[arg(long, value_name = "P")]
+    pub(crate) blur: Option<f32>,
+    /// Smallest standard deviation of the blur, in pixels
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) blur_min: Option<f32>,
+    /// Largest standard deviation of the blur
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) blur_max: Option<f32>,
+    /// Probability that a rectangle is erased
+    #[arg(long, value_name = "P")]
+    pub(crate) erase: Option<f32>,
+    /// Smallest area of that rectangle, as a share of the photograph
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) erase_min: Option<f32>,
+    /// Largest area of that rectangle
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) erase_max: Option<f32>,
     /// Width and height of training photographs [default: the model's crop]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) train_size: Option<u32>,

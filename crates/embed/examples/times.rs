@@ -10,8 +10,9 @@ use std::time::Instant;
 use candle_core::Tensor;
 use semblance_embed::backbone::Arch;
 use semblance_embed::checkpoint::ModelConfig;
+use semblance_embed::gradients::Gradients;
 use semblance_embed::head::HeadConfig;
-use semblance_embed::optimizer::{Sgd, SgdConfig};
+use semblance_embed::optimizer::{Optimizer, OptimizerConfig};
 use semblance_embed::{DeviceKind, Embedder};
 
 fn pixels(count: usize) -> Vec<f32> {
@@ -19,9 +20,9 @@ fn pixels(count: usize) -> Vec<f32> {
 }
 
 /// Forward, backward and update on a loss whose gradient reaches every weight.
-fn train(embedder: &Embedder, sgd: &mut Sgd, images: &Tensor) -> candle_core::Result<()> {
+fn train(embedder: &Embedder, sgd: &mut Optimizer, images: &Tensor) -> candle_core::Result<()> {
     let loss = embedder.features(images, true)?.sqr()?.mean_all()?;
-    let grads = loss.backward()?;
+    let grads = Gradients::collect(embedder.store(), &loss.backward()?)?;
     sgd.step(embedder.store(), &grads, 1e-4)?;
     Ok(())
 }
@@ -34,7 +35,7 @@ fn peak_memory() -> Option<f64> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut models: HashMap<String, (Embedder, Sgd)> = HashMap::new();
+    let mut models: HashMap<String, (Embedder, Optimizer)> = HashMap::new();
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let mut config = ModelConfig::new(arch.parse::<Arch>()?, HeadConfig::Pooled);
                 config.transform.crop = side as u32;
                 let embedder = Embedder::untrained(config, 0, DeviceKind::Cpu)?;
-                place.insert((embedder, Sgd::new(SgdConfig::default())))
+                place.insert((embedder, Optimizer::new(OptimizerConfig::default())))
             }
         };
         let pixels = pixels(batch * 3 * side * side);

@@ -246,6 +246,15 @@ impl Embedder {
         self.head.forward_t(&self.backbone.forward_t(images, train)?, train)
     }
 
+    /// As [`features`](Self::features) in training, where a frozen backbone is used as in inference and gets no
+    /// gradient.
+    pub(crate) fn train_features(&self, images: &Tensor, frozen: bool) -> candle_core::Result<Tensor> {
+        if !frozen {
+            return self.features(images, true);
+        }
+        self.head.forward_t(&self.backbone.forward_t(images, false)?.detach(), true)
+    }
+
     /// Unit vectors of `n` images, row by row: `n * dim` values from `n * 3 * crop * crop` pixels, as the
     /// [`transform`](Self::transform) makes them.
     ///

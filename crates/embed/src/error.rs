@@ -130,14 +130,16 @@ pub enum EmbedError {
 
     /// Training ran away.
     #[error(
-        "the loss became {loss} at step {step}; the last saved state is {checkpoint}. A lower learning \
+        "the {what} became {value} at step {step}; the last saved state is {checkpoint}. A lower learning \
          rate, a longer warm-up or gradient clipping usually helps"
     )]
     Diverged {
         /// The step it was seen at.
         step: usize,
+        /// The loss, or the gradient's norm.
+        what: &'static str,
         /// Its value.
-        loss: f32,
+        value: f32,
         /// Where the last saved state lies; `best` beside it was finite when it was measured.
         checkpoint: String,
     },

@@ -6,6 +6,7 @@ pub mod dataset;
 pub mod embedder;
 mod error;
 pub mod extract;
+pub mod gradients;
 pub mod head;
 pub mod hub;
 pub mod layer;

@@ -1,6 +1,10 @@
 //! Which triplets of a batch a loss looks at.
 
+use rand_distr::Distribution;
+use rand_distr::weighted::WeightedIndex;
 use serde::{Deserialize, Serialize};
+
+use crate::sampler::seeded;
 
 /// Row numbers of an anchor, a positive (of its class) and a negative (of another).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +31,17 @@ pub enum Miner {
     /// For each anchor and positive, the nearest negative that is farther than the positive, or where there is
     /// none the farthest of all negatives (Schroff et al. 2015, arXiv 1503.03832).
     SemiHard,
+    /// For each anchor and positive one negative, drawn so that its distance is as likely as any other: with the
+    /// weight `1 / q(d)` of the density `q` of distances between random points of the sphere, distances below 0.5
+    /// taken as 0.5, those above 1.4 never (Wu et al. 2017, arXiv 1706.07567). The draw is a function of the batch's
+    /// distances alone, so that it repeats when a run does.
+    DistanceWeighted,
 }
 
 impl Miner {
-    /// The triplets of a batch whose `n × n` distances lie in `distances`, row by row. Rows without a positive
-    /// or without a negative are no anchors.
-    pub fn triples(self, distances: &[f32], labels: &[u32]) -> Vec<Triple> {
+    /// The triplets of a batch whose `n × n` squared distances between normalised embeddings of `dim` values lie in
+    /// `distances`, row by row. Rows without a positive or without a negative are no anchors.
+    pub fn triples(self, distances: &[f32], labels: &[u32], dim: usize) -> Vec<Triple> {
         let n = labels.len();
         assert_eq!(distances.len(), n * n, "one distance a pair of rows");
         match self {
@@ -44,6 +53,38 @@ impl Miner {
             Self::SemiHard => {
                 pairs(labels).filter_map(|(a, p)| semi_hard(&distances[a * n..][..n], labels, a, p)).collect()
             }
+            Self::DistanceWeighted => {
+                let digest = distances.iter().fold(0u64, |h, d| {
+                    (h.rotate_left(5) ^ u64::from(d.to_bits())).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                });
+                let mut rng = seeded([digest, 3, 0, 0]);
+                let draw = |(a, p)| {
+                    let weights = distance_weights(&distances[a * n..][..n], labels, a, dim);
+                    // No negative near enough to matter: no triplet.
+                    let drawn = WeightedIndex::new(weights).ok()?.sample(&mut rng);
+                    Some(triple(a, p, drawn))
+                };
+                pairs(labels).filter_map(draw).collect()
+            }
+        }
+    }
+}
+
+/// The pairs worth looking at, row by row of an `n × m` matrix of cosines: a positive stays in its mask where it is
+/// less similar than the row's most similar negative plus `epsilon`, a negative where it is more similar than the
+/// least similar positive less `epsilon` (multi-similarity: Wang et al. 2019, arXiv 1904.06627). A row without
+/// pairs of both kinds keeps none.
+pub fn hard_pairs(cosines: &[f32], m: usize, positive: &mut [f32], negative: &mut [f32], epsilon: f32) {
+    let rows = cosines.chunks(m).zip(positive.chunks_mut(m)).zip(negative.chunks_mut(m));
+    for ((row, positive), negative) in rows {
+        let over =
+            |mask: &[f32]| row.iter().zip(mask).filter(|(_, on)| **on > 0.0).map(|(s, _)| *s).collect();
+        let (positives, negatives): (Vec<f32>, Vec<f32>) = (over(positive), over(negative));
+        let least = positives.into_iter().fold(f32::INFINITY, f32::min);
+        let most = negatives.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        for (j, s) in row.iter().enumerate() {
+            positive[j] *= f32::from(u8::from(s - epsilon < most));
+            negative[j] *= f32::from(u8::from(s + epsilon > least));
         }
     }
 }
@@ -74,6 +115,19 @@ fn hardest(row: &[f32], labels: &[u32], anchor: usize) -> Option<Triple> {
     let far = positives(labels, anchor).max_by(|&a, &b| row[a].total_cmp(&row[b]))?;
     let near = negatives(labels, anchor).min_by(|&a, &b| row[a].total_cmp(&row[b]))?;
     Some(triple(anchor, far, near))
+}
+
+/// How likely each row is to be drawn as the anchor's negative, up to a common factor.
+fn distance_weights(row: &[f32], labels: &[u32], anchor: usize, dim: usize) -> Vec<f64> {
+    let dim = dim as f64;
+    let log = row.iter().zip(labels).map(|(&squared, &label)| {
+        let d = f64::from(squared.max(0.0)).sqrt().max(0.5);
+        let weight = (2.0 - dim) * d.ln() - (dim - 3.0) / 2.0 * (1.0 - 0.25 * d * d).ln();
+        (label != labels[anchor] && d < 1.4).then_some(weight)
+    });
+    let log: Vec<Option<f64>> = log.collect();
+    let most = log.iter().flatten().fold(f64::NEG_INFINITY, |m, &w| m.max(w));
+    log.into_iter().map(|w| w.map_or(0.0, |w| (w - most).exp())).collect()
 }
 
 fn semi_hard(row: &[f32], labels: &[u32], anchor: usize, positive: usize) -> Option<Triple> {
@@ -107,14 +161,14 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Miner::BatchAll.triples(&distances, &labels), wanted);
+        assert_eq!(Miner::BatchAll.triples(&distances, &labels, 2), wanted);
     }
 
     #[test]
     fn batch_hard_takes_the_farthest_positive_and_the_nearest_negative() {
         let (distances, labels) = line();
         let wanted = [triple(0, 2, 1), triple(1, 3, 0), triple(2, 0, 1), triple(3, 1, 2)];
-        assert_eq!(Miner::BatchHard.triples(&distances, &labels), wanted);
+        assert_eq!(Miner::BatchHard.triples(&distances, &labels, 2), wanted);
     }
 
     #[test]
@@ -123,20 +177,64 @@ mod tests {
         // From 0, the positive at 3 is 3 away and the negative at 7 is the only one farther; from 1 (positive at
         // 7, 6 away) none is farther, so the farthest negative, at 3, is taken.
         let wanted = [triple(0, 2, 3), triple(1, 3, 2), triple(2, 0, 3), triple(3, 1, 0)];
-        assert_eq!(Miner::SemiHard.triples(&distances, &labels), wanted);
+        assert_eq!(Miner::SemiHard.triples(&distances, &labels, 2), wanted);
     }
 
     #[test]
     fn layout_reads_threes_and_passes_over_what_is_none() {
         let distances = vec![0.0; 49];
         let labels = [4, 4, 5, 4, 5, 5, 4];
-        assert_eq!(Miner::Layout.triples(&distances, &labels), [triple(0, 1, 2)]);
+        assert_eq!(Miner::Layout.triples(&distances, &labels, 2), [triple(0, 1, 2)]);
     }
 
     #[test]
     fn a_batch_of_one_class_has_no_triplets() {
         for miner in [Miner::Layout, Miner::BatchAll, Miner::BatchHard, Miner::SemiHard] {
-            assert_eq!(miner.triples(&[0.0; 9], &[1, 1, 1]), [], "{miner:?}");
+            assert_eq!(miner.triples(&[0.0; 9], &[1, 1, 1], 2), [], "{miner:?}");
         }
+    }
+
+    // import numpy as np
+    // d = np.maximum(np.array([.6, .9, 1.3, .2]), .5); n = 8
+    // w = (2. - n) * np.log(d) - (n - 3) / 2 * np.log(1 - .25 * d**2); w = np.exp(w - w.max()); print(w / w.sum())
+    const SHARES: [f64; 4] =
+        [0.2548395667975831, 0.03111688073477157, 0.007677816990563979, 0.7063657354770814];
+
+    #[test]
+    fn distance_weighted_draws_by_the_papers_weights_and_never_far() {
+        // One anchor of class 0, its positive, four negatives near and one too far.
+        let labels = [0, 0, 1, 2, 3, 4, 5];
+        let row = [0.0, 0.3, 0.36, 0.81, 1.69, 0.04, 2.25];
+        let weights = distance_weights(&row, &labels, 0, 8);
+        let sum: f64 = weights.iter().sum();
+        for (found, wanted) in weights[2..6].iter().zip(SHARES) {
+            assert!((found / sum - wanted).abs() < 1e-5, "{weights:?}");
+        }
+        assert_eq!((weights[0], weights[1], weights[6]), (0.0, 0.0, 0.0));
+        let mut counts = [0.0; 7];
+        for i in 0..4000 {
+            let mut distances = vec![0.0; 49];
+            distances[..7].copy_from_slice(&row);
+            // Another batch, another draw.
+            distances[48] = i as f32;
+            let drawn = Miner::DistanceWeighted.triples(&distances, &labels, 8);
+            assert_eq!(drawn, Miner::DistanceWeighted.triples(&distances, &labels, 8));
+            counts[drawn[0].negative as usize] += 1.0 / 4000.0;
+        }
+        for (found, wanted) in counts[2..6].iter().zip(SHARES) {
+            assert!((found - wanted).abs() < 0.03, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn hard_pairs_are_those_within_epsilon_of_the_other_kind() {
+        let cosines = [1.0, 0.9, 0.3, 0.35, 0.1];
+        let (mut positive, mut negative) = ([0.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0]);
+        hard_pairs(&cosines, 5, &mut positive, &mut negative, 0.1);
+        assert_eq!((positive, negative), ([0.0, 0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0]));
+        // Without a positive the row has no pairs.
+        let (mut positive, mut negative) = ([0.0; 5], [0.0, 1.0, 1.0, 1.0, 1.0]);
+        hard_pairs(&cosines, 5, &mut positive, &mut negative, 0.1);
+        assert_eq!(negative, [0.0; 5]);
     }
 }

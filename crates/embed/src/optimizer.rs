@@ -1,99 +1,171 @@
-//! Stochastic gradient descent with momentum, in PyTorch's form.
+//! Stochastic gradient descent with momentum, Adam and AdamW, in PyTorch's form.
 
 use std::collections::BTreeMap;
 
-use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, Var};
+use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Result, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::gradients::Gradients;
 use crate::params::{Kind, ParamStore};
 
-/// Settings of [`Sgd`] that do not change during a run.
+/// The rule by which a gradient becomes a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// Gradient descent with momentum.
+    #[default]
+    Sgd,
+    /// Adam (Kingma & Ba 2015, arXiv 1412.6980), the weight decay added to the gradient.
+    Adam,
+    /// Adam with the weight decay apart (Loshchilov & Hutter 2019, arXiv 1711.05101).
+    #[serde(rename = "adamw")]
+    AdamW,
+}
+
+/// Settings of an [`Optimizer`] that do not change during a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct SgdConfig {
-    /// Share of the last step's direction kept.
+pub struct OptimizerConfig {
+    /// The rule.
+    pub algorithm: Algorithm,
+    /// Share of the last step's direction kept (SGD).
     pub momentum: f64,
-    /// Look ahead along the momentum (Nesterov).
+    /// Look ahead along the momentum (SGD, Nesterov).
     pub nesterov: bool,
-    /// L2 penalty, added to the gradient.
+    /// Share of the mean gradient kept (Adam).
+    pub beta1: f64,
+    /// Share of the mean squared gradient kept (Adam).
+    pub beta2: f64,
+    /// Added to the root of the mean squared gradient (Adam).
+    pub epsilon: f64,
+    /// L2 penalty, added to the gradient; with AdamW the share of a weight a step of rate 1 takes away.
     pub weight_decay: f64,
     /// Also penalise scales, shifts and biases, as the Paddle original does.
     pub decay_vectors: bool,
-    /// Learning rate of the loss's own parameters (class weights, proxies), as a multiple of the rest's.
+    /// Learning rate of the head, as a multiple of the backbone's.
+    pub head_lr: f64,
+    /// Learning rate of the loss's own parameters (class weights, proxies), as a multiple of the backbone's.
     pub loss_lr: f64,
     /// Scale the gradient down to this norm over all parameters where it is longer; 0 leaves it alone.
     pub clip_norm: f64,
 }
 
-impl Default for SgdConfig {
+impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
+            algorithm: Algorithm::Sgd,
             momentum: 0.9,
             nesterov: false,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
             weight_decay: 1e-4,
             decay_vectors: true,
+            head_lr: 1.0,
             loss_lr: 1.0,
             clip_norm: 0.0,
         }
     }
 }
 
-/// Steps against the gradient. With gradient `g`, weight `w`, momentum `μ`, decay `λ`:
-/// `g ← g + λ w`, `v ← μ v + g`, `w ← w − lr · v`, or with Nesterov `w ← w − lr · (g + μ v)`.
-///
-/// The directions `v` are kept by name, so that they can be saved and a run resumed exactly.
-#[derive(Debug)]
-pub struct Sgd {
-    config: SgdConfig,
-    velocity: BTreeMap<String, Var>,
+impl OptimizerConfig {
+    /// Values remembered of each weight.
+    pub fn copies(&self) -> usize {
+        if self.algorithm == Algorithm::Sgd { 1 } else { 2 }
+    }
 }
 
-impl Sgd {
+/// Steps against the gradient. With gradient `g`, weight `w`, decay `λ` and rate `lr`:
+///
+/// - SGD: `g ← g + λ w`, `v ← μ v + g`, `w ← w − lr · v`, or with Nesterov `w ← w − lr · (g + μ v)`;
+/// - Adam: `g ← g + λ w`, `m ← β₁ m + (1 − β₁) g`, `s ← β₂ s + (1 − β₂) g²`,
+///   `w ← w − lr / (1 − β₁ᵗ) · m / (√s / √(1 − β₂ᵗ) + ε)` at the parameter's step `t`;
+/// - AdamW: `w ← w − lr λ w` first, and no decay in `g`.
+///
+/// What it remembers is kept by the parameter's name, so that it can be saved and a run resumed exactly.
+#[derive(Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    slots: BTreeMap<String, Slot>,
+}
+
+/// What is remembered of one parameter.
+#[derive(Debug)]
+struct Slot {
+    /// The direction of SGD, the mean gradient of Adam.
+    first: Var,
+    /// The mean squared gradient of Adam.
+    second: Option<Var>,
+    /// Steps this parameter took.
+    steps: u32,
+}
+
+const FIRST: &str = "first.";
+const SECOND: &str = "second.";
+const STEPS: &str = "steps.";
+
+impl Optimizer {
     /// An optimiser at rest.
-    pub fn new(config: SgdConfig) -> Self {
-        Self { config, velocity: BTreeMap::new() }
+    pub fn new(config: OptimizerConfig) -> Self {
+        Self { config, slots: BTreeMap::new() }
     }
 
-    /// The directions by parameter name, to be saved.
-    pub fn state(&self) -> impl Iterator<Item = (&str, Tensor)> {
-        self.velocity.iter().map(|(name, v)| (name.as_str(), v.as_detached_tensor()))
+    /// What it remembers, by names to save it under.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut all = Vec::new();
+        for (name, slot) in &self.slots {
+            all.push((format!("{FIRST}{name}"), slot.first.as_detached_tensor()));
+            if let Some(second) = &slot.second {
+                all.push((format!("{SECOND}{name}"), second.as_detached_tensor()));
+            }
+            all.push((format!("{STEPS}{name}"), Tensor::new(&[slot.steps], slot.first.device())?));
+        }
+        Ok(all)
     }
 
-    /// Goes on from saved directions.
-    pub fn restore(&mut self, name: &str, velocity: &Tensor) -> Result<()> {
-        self.velocity.insert(name.to_owned(), Var::from_tensor(&velocity.copy()?)?);
+    /// Goes on from what was saved; names that are not [`state`](Self::state)'s are passed over.
+    pub fn restore(&mut self, saved: &BTreeMap<String, Tensor>, store: &ParamStore) -> Result<()> {
+        let copy = |t: &Tensor| Var::from_tensor(&t.to_device(store.device())?.copy()?);
+        for (key, first) in saved {
+            let Some(name) = key.strip_prefix(FIRST) else { continue };
+            let second = saved.get(&format!("{SECOND}{name}")).map(copy).transpose()?;
+            let steps = match saved.get(&format!("{STEPS}{name}")) {
+                Some(steps) => steps.to_dtype(DType::U32)?.flatten_all()?.to_vec1::<u32>()?[0],
+                None => candle_core::bail!("the saved state has no {STEPS}{name}"),
+            };
+            self.slots.insert(name.to_owned(), Slot { first: copy(first)?, second, steps });
+        }
         Ok(())
     }
 
-    /// One step with learning rate `lr`; returns the gradient's norm before clipping (zero if not asked to clip).
-    pub fn step(&mut self, store: &ParamStore, grads: &GradStore, lr: f64) -> Result<f64> {
-        let entries = store.entries("");
-        let learned = entries.iter().filter(|(_, p)| p.kind == Kind::Parameter);
-        let learned: Vec<_> = learned.filter_map(|(n, p)| Some((n, &p.var, grads.get(&p.var)?))).collect();
-        let mut norm = 0.0;
-        if self.config.clip_norm > 0.0 {
-            for (_, _, grad) in &learned {
-                norm += f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?);
-            }
-            norm = norm.sqrt();
+    /// One step with learning rate `lr`; returns the gradient's norm before clipping. A gradient that is not
+    /// finite changes nothing.
+    pub fn step(&mut self, store: &ParamStore, grads: &Gradients, lr: f64) -> Result<f64> {
+        let norm = grads.norm()?;
+        if !norm.is_finite() {
+            return Ok(norm);
         }
-        let shrink = if norm > self.config.clip_norm { self.config.clip_norm / norm } else { 1.0 };
-        for (name, var, grad) in learned {
-            let velocity = match self.velocity.get(name) {
-                Some(velocity) => velocity,
-                None => self.velocity.entry(name.clone()).or_insert(Var::from_tensor(&var.zeros_like()?)?),
+        let clip = self.config.clip_norm;
+        let shrink = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        for (name, param) in store.entries("") {
+            let Some(grad) = grads.get(&name).filter(|_| param.kind == Kind::Parameter) else { continue };
+            let rate = match name.split('.').next() {
+                Some("loss") => lr * self.config.loss_lr,
+                Some("head") => lr * self.config.head_lr,
+                _ => lr,
             };
-            let decays = self.config.decay_vectors || var.rank() > 1;
-            let update = Update {
-                lr: lr * if name.starts_with("loss.") { self.config.loss_lr } else { 1.0 },
-                decay: if decays { self.config.weight_decay } else { 0.0 },
-                momentum: self.config.momentum,
-                nesterov: self.config.nesterov,
-                shrink,
-            };
-            update.apply(var, velocity, &grad.contiguous()?)?;
+            let decays = self.config.decay_vectors || param.var.rank() > 1;
+            let decay = if decays { self.config.weight_decay } else { 0.0 };
+            if !self.slots.contains_key(&name) {
+                let zeros = || Var::from_tensor(&param.var.zeros_like()?);
+                let second = (self.config.algorithm != Algorithm::Sgd).then(zeros).transpose()?;
+                self.slots.insert(name.clone(), Slot { first: zeros()?, second, steps: 0 });
+            }
+            let Some(slot) = self.slots.get_mut(&name) else { continue };
+            slot.steps += 1;
+            let update = Update { config: self.config, lr: rate, decay, shrink, steps: slot.steps };
+            update.apply(&param.var, slot, &grad.contiguous()?)?;
         }
         Ok(norm)
     }
@@ -102,171 +174,108 @@ impl Sgd {
 /// One parameter's step.
 #[derive(Debug, Clone, Copy)]
 struct Update {
+    config: OptimizerConfig,
     lr: f64,
     decay: f64,
-    momentum: f64,
-    nesterov: bool,
     shrink: f64,
+    steps: u32,
 }
 
 impl Update {
-    fn apply(self, weight: &Var, velocity: &Var, grad: &Tensor) -> Result<()> {
-        if weight.device().is_cpu() {
-            velocity.inplace_op3(grad, weight, &Accelerate(self))?;
-            return weight.inplace_op3(velocity, grad, &Move(self));
+    fn apply(self, weight: &Var, slot: &Slot, grad: &Tensor) -> Result<()> {
+        match &slot.second {
+            None => self.descend(weight, &slot.first, grad),
+            Some(second) => self.adapt(weight, &slot.first, second, grad),
         }
-        let weight_now = weight.as_detached_tensor();
-        let grad = ((grad * self.shrink)? + (&weight_now * self.decay)?)?;
-        let moved = ((velocity.as_detached_tensor() * self.momentum)? + &grad)?;
+    }
+
+    fn descend(self, weight: &Var, velocity: &Var, grad: &Tensor) -> Result<()> {
+        let OptimizerConfig { momentum, nesterov, .. } = self.config;
+        if weight.device().is_cpu() {
+            let (lr, decay, shrink) = (self.lr as f32, self.decay as f32, self.shrink as f32);
+            let momentum = momentum as f32;
+            let accelerate = |v: &mut f32, g: f32, w: f32| *v = momentum * *v + (g * shrink + decay * w);
+            velocity.inplace_op3(grad, weight, &Elementwise(accelerate))?;
+            let ahead = |w: &mut f32, v: f32, g: f32| *w -= lr * (g * shrink + decay * *w + momentum * v);
+            let along = |w: &mut f32, v: f32, _: f32| *w -= lr * v;
+            return match nesterov {
+                true => weight.inplace_op3(velocity, grad, &Elementwise(ahead)),
+                false => weight.inplace_op3(velocity, grad, &Elementwise(along)),
+            };
+        }
+        let now = weight.as_detached_tensor();
+        let grad = ((grad * self.shrink)? + (&now * self.decay)?)?;
+        let moved = ((velocity.as_detached_tensor() * momentum)? + &grad)?;
         velocity.set(&moved)?;
-        let direction = if self.nesterov { (grad + (moved * self.momentum)?)? } else { moved };
-        weight.set(&(weight_now - (direction * self.lr)?)?)
+        let direction = if nesterov { (grad + (moved * momentum)?)? } else { moved };
+        weight.set(&(now - (direction * self.lr)?)?)
+    }
+
+    fn adapt(self, weight: &Var, mean: &Var, square: &Var, grad: &Tensor) -> Result<()> {
+        let OptimizerConfig { algorithm, beta1, beta2, epsilon, .. } = self.config;
+        let apart = algorithm == Algorithm::AdamW;
+        let coupled = if apart { 0.0 } else { self.decay };
+        let keep = if apart { 1.0 - self.lr * self.decay } else { 1.0 };
+        let rate = self.lr / (1.0 - beta1.powi(self.steps as i32));
+        let root = (1.0 - beta2.powi(self.steps as i32)).sqrt();
+        if weight.device().is_cpu() {
+            let (shrink, coupled) = (self.shrink as f32, coupled as f32);
+            let (b1, b2, rest1, rest2) =
+                (beta1 as f32, beta2 as f32, (1.0 - beta1) as f32, (1.0 - beta2) as f32);
+            let average = |m: &mut f32, g: f32, w: f32| *m = b1 * *m + rest1 * (g * shrink + coupled * w);
+            mean.inplace_op3(grad, weight, &Elementwise(average))?;
+            let spread = |s: &mut f32, g: f32, w: f32| {
+                let g = g * shrink + coupled * w;
+                *s = b2 * *s + rest2 * g * g;
+            };
+            square.inplace_op3(grad, weight, &Elementwise(spread))?;
+            let (rate, root, epsilon, keep) = (rate as f32, root as f32, epsilon as f32, keep as f32);
+            let walk = |w: &mut f32, m: f32, s: f32| *w = keep * *w - rate * m / (s.sqrt() / root + epsilon);
+            return weight.inplace_op3(mean, square, &Elementwise(walk));
+        }
+        let now = weight.as_detached_tensor();
+        let grad = ((grad * self.shrink)? + (&now * coupled)?)?;
+        let m = ((mean.as_detached_tensor() * beta1)? + (&grad * (1.0 - beta1))?)?;
+        let s = ((square.as_detached_tensor() * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
+        mean.set(&m)?;
+        square.set(&s)?;
+        let direction = (m / ((s.sqrt()? / root)? + epsilon)?)?;
+        weight.set(&((now * keep)? - (direction * rate)?)?)
     }
 }
 
-/// `v ← μ v + (g + λ w)`, in place.
-struct Accelerate(Update);
-
-/// `w ← w − lr · v`, or Nesterov's form, in place.
-struct Move(Update);
+/// Calls a function on every value of the first tensor and its neighbours in the two others, in place.
+struct Elementwise<F>(F);
 
 /// Values handled by one thread at a time.
 const CHUNK: usize = 1 << 15;
 
-/// Calls `f` on every value of the first tensor and its neighbours in the others; all contiguous.
-fn zip3(
-    (a, la): (&mut CpuStorage, &Layout),
-    (b, lb): (&CpuStorage, &Layout),
-    (c, lc): (&CpuStorage, &Layout),
-    f: impl Fn(&mut f32, f32, f32) + Sync,
-) -> Result<()> {
-    let ranges = (la.contiguous_offsets(), lb.contiguous_offsets(), lc.contiguous_offsets());
-    let (Some((a0, a1)), Some((b0, b1)), Some((c0, c1))) = ranges else {
-        candle_core::bail!("an optimiser step needs contiguous tensors")
-    };
-    let CpuStorage::F32(a) = a else { candle_core::bail!("an optimiser step needs f32 tensors") };
-    let (b, c) = (&b.as_slice::<f32>()?[b0..b1], &c.as_slice::<f32>()?[c0..c1]);
-    let chunks = a[a0..a1].par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).zip(c.par_chunks(CHUNK));
-    chunks.for_each(|((a, b), c)| a.iter_mut().zip(b).zip(c).for_each(|((a, b), c)| f(a, *b, *c)));
-    Ok(())
-}
-
-impl InplaceOp3 for Accelerate {
+impl<F: Fn(&mut f32, f32, f32) + Sync> InplaceOp3 for Elementwise<F> {
     fn name(&self) -> &'static str {
-        "sgd-accelerate"
+        "optimizer-step"
     }
 
     fn cpu_fwd(
         &self,
-        velocity: &mut CpuStorage,
-        velocity_at: &Layout,
-        grad: &CpuStorage,
-        grad_at: &Layout,
-        weight: &CpuStorage,
-        weight_at: &Layout,
+        a: &mut CpuStorage,
+        la: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+        c: &CpuStorage,
+        lc: &Layout,
     ) -> Result<()> {
-        let (shrink, decay, momentum) = (self.0.shrink as f32, self.0.decay as f32, self.0.momentum as f32);
-        zip3((velocity, velocity_at), (grad, grad_at), (weight, weight_at), |v, g, w| {
-            *v = momentum * *v + (g * shrink + decay * w);
-        })
-    }
-}
-
-impl InplaceOp3 for Move {
-    fn name(&self) -> &'static str {
-        "sgd-move"
-    }
-
-    fn cpu_fwd(
-        &self,
-        weight: &mut CpuStorage,
-        weight_at: &Layout,
-        velocity: &CpuStorage,
-        velocity_at: &Layout,
-        grad: &CpuStorage,
-        grad_at: &Layout,
-    ) -> Result<()> {
-        let Update { lr, decay, momentum, nesterov, shrink } = self.0;
-        let (lr, decay, momentum, shrink) = (lr as f32, decay as f32, momentum as f32, shrink as f32);
-        let at = (weight, weight_at);
-        if nesterov {
-            zip3(at, (velocity, velocity_at), (grad, grad_at), |w, v, g| {
-                *w -= lr * (g * shrink + decay * *w + momentum * v);
-            })
-        } else {
-            zip3(at, (velocity, velocity_at), (grad, grad_at), |w, v, _| *w -= lr * v)
-        }
+        let ranges = (la.contiguous_offsets(), lb.contiguous_offsets(), lc.contiguous_offsets());
+        let (Some((a0, a1)), Some((b0, b1)), Some((c0, c1))) = ranges else {
+            candle_core::bail!("an optimiser step needs contiguous tensors")
+        };
+        let CpuStorage::F32(a) = a else { candle_core::bail!("an optimiser step needs f32 tensors") };
+        let (b, c) = (&b.as_slice::<f32>()?[b0..b1], &c.as_slice::<f32>()?[c0..c1]);
+        let chunks = a[a0..a1].par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).zip(c.par_chunks(CHUNK));
+        chunks.for_each(|((a, b), c)| a.iter_mut().zip(b).zip(c).for_each(|((a, b), c)| self.0(a, *b, *c)));
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::Device;
-
-    use super::*;
-    use crate::params::Init;
-
-    /// Three steps on `Σ (w_i - i)² / 2` from `w = 2`.
-    fn three_steps(config: SgdConfig) -> Vec<f32> {
-        let store = ParamStore::new(0, &Device::Cpu);
-        let w = store.root().parameter("w", (1, 3), Init::Const(2.0)).unwrap();
-        let mut sgd = Sgd::new(config);
-        for _ in 0..3 {
-            let target = Tensor::new(&[[0f32, 1., 2.]], &Device::Cpu).unwrap();
-            let loss = ((w.as_tensor() - target).unwrap().sqr().unwrap().sum_all().unwrap() * 0.5).unwrap();
-            sgd.step(&store, &loss.backward().unwrap(), 0.1).unwrap();
-        }
-        w.flatten_all().unwrap().to_vec1().unwrap()
-    }
-
-    // import torch
-    // for nesterov in (False, True):
-    //     w = torch.full((1, 3), 2., requires_grad=True)
-    //     o = torch.optim.SGD([w], lr=.1, momentum=.9, weight_decay=.01, nesterov=nesterov)
-    //     for _ in range(3):
-    //         o.zero_grad(); ((w - torch.tensor([[0., 1., 2.]]))**2).sum().mul(.5).backward(); o.step()
-    //     print(w.flatten().tolist())
-    // (the same recurrence by hand: g = w - t + .01 w; v = .9 v + g; w -= .1 v, or w -= .1 (g + .9 v))
-    #[test]
-    fn three_steps_are_those_of_pytorchs_formula() {
-        for nesterov in [false, true] {
-            let config = SgdConfig { weight_decay: 0.01, nesterov, ..SgdConfig::default() };
-            let found = three_steps(config);
-            for (i, found) in found.into_iter().enumerate() {
-                let (mut w, mut v) = (2.0f64, 0.0);
-                for _ in 0..3 {
-                    let g = w - i as f64 + 0.01 * w;
-                    v = 0.9 * v + g;
-                    w -= 0.1 * if nesterov { g + 0.9 * v } else { v };
-                }
-                assert!((f64::from(found) - w).abs() < 1e-6, "{i}: {found} {w}");
-            }
-        }
-    }
-
-    #[test]
-    fn clipping_bounds_the_first_step() {
-        let config = SgdConfig { clip_norm: 0.5, momentum: 0.0, weight_decay: 0.0, ..SgdConfig::default() };
-        let store = ParamStore::new(0, &Device::Cpu);
-        let w = store.root().parameter("w", 2, Init::Const(0.0)).unwrap();
-        let loss =
-            (w.as_tensor() * Tensor::new(&[3f32, 4.], &Device::Cpu).unwrap()).unwrap().sum_all().unwrap();
-        let norm = Sgd::new(config).step(&store, &loss.backward().unwrap(), 1.0).unwrap();
-        assert_eq!(norm, 5.0);
-        let moved: Vec<f32> = w.to_vec1().unwrap();
-        assert!((moved[0] + 0.3).abs() < 1e-6 && (moved[1] + 0.4).abs() < 1e-6, "{moved:?}");
-    }
-
-    #[test]
-    fn vectors_are_spared_the_decay_if_asked_and_the_loss_has_its_own_rate() {
-        let config =
-            SgdConfig { weight_decay: 1.0, decay_vectors: false, loss_lr: 3.0, ..SgdConfig::default() };
-        let store = ParamStore::new(0, &Device::Cpu);
-        let bias = store.root().parameter("bias", 1, Init::Const(1.0)).unwrap();
-        let proxy = store.root().at("loss").parameter("bias", 1, Init::Const(1.0)).unwrap();
-        let loss = (bias.as_tensor() + proxy.as_tensor()).unwrap().sum_all().unwrap();
-        Sgd::new(config).step(&store, &loss.backward().unwrap(), 0.1).unwrap();
-        assert!((bias.to_vec1::<f32>().unwrap()[0] - 0.9).abs() < 1e-6);
-        assert!((proxy.to_vec1::<f32>().unwrap()[0] - 0.7).abs() < 1e-6);
-    }
-}
+#[path = "optimizer_tests.rs"]
+mod tests;

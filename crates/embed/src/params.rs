@@ -7,6 +7,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use rand::SeedableRng;
@@ -82,12 +84,13 @@ pub struct ParamStore {
     entries: RefCell<BTreeMap<String, Param>>,
     seed: u64,
     device: Device,
+    norms_frozen: Arc<AtomicBool>,
 }
 
 impl ParamStore {
     /// An empty store on `device`; `seed` decides every initial value.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { entries: RefCell::default(), seed, device: device.clone() }
+        Self { entries: RefCell::default(), seed, device: device.clone(), norms_frozen: Arc::default() }
     }
 
     /// The device its tensors are on.
@@ -98,6 +101,11 @@ impl ParamStore {
     /// Where layers register their tensors.
     pub fn root(&self) -> Scope<'_> {
         Scope { store: self, prefix: String::new() }
+    }
+
+    /// Whether batch norms keep their running statistics in training, and normalise by them.
+    pub fn freeze_norms(&self, frozen: bool) {
+        self.norms_frozen.store(frozen, Ordering::Relaxed);
     }
 
     /// A copy of the list of names and (shared) tensors whose names start with `prefix`.
@@ -152,6 +160,11 @@ impl Scope<'_> {
     /// Registers a learned tensor.
     pub fn parameter(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
         self.store.register(format!("{}{name}", self.prefix), shape.into(), init, Kind::Parameter)
+    }
+
+    /// What [`ParamStore::freeze_norms`] says, for a layer to look at.
+    pub(crate) fn norms_frozen(&self) -> Arc<AtomicBool> {
+        self.store.norms_frozen.clone()
     }
 
     /// Registers a tensor that is kept but not learned.

@@ -5,6 +5,7 @@
 
 use rand::Rng;
 use rand::seq::SliceRandom;
+use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,17 @@ pub enum SamplerConfig {
         /// Samples in a batch: three times the number of triplets.
         batch: usize,
     },
+    /// P × K within categories, so that the negatives are hard: for each batch `super_classes` different super classes,
+    /// drawn anew, an equal share of `classes` different classes of each, and `per_class` samples of each class as
+    /// for `ClassBalanced`. Super classes with fewer classes than their share are left out.
+    Hierarchical {
+        /// Different super classes in a batch.
+        super_classes: usize,
+        /// Different classes in a batch (P), a multiple of `super_classes`.
+        classes: usize,
+        /// Samples of each class (K).
+        per_class: usize,
+    },
 }
 
 impl SamplerConfig {
@@ -44,7 +56,9 @@ impl SamplerConfig {
     pub fn batch_size(&self) -> usize {
         match *self {
             Self::Shuffled { batch } | Self::Triplet { batch } => batch,
-            Self::ClassBalanced { classes, per_class } => classes.saturating_mul(per_class),
+            Self::ClassBalanced { classes, per_class } | Self::Hierarchical { classes, per_class, .. } => {
+                classes.saturating_mul(per_class)
+            }
         }
     }
 }
@@ -87,6 +101,27 @@ pub enum SamplerError {
         /// Classes there are.
         classes: usize,
     },
+    /// Fewer super classes with enough classes than one batch takes.
+    #[error(
+        "{wanted} super classes with at least {share} classes each, but the data set has {found}: choose fewer, or fewer \
+         classes a batch"
+    )]
+    TooFewSuperClasses {
+        /// Super classes in a batch.
+        wanted: usize,
+        /// Classes of each.
+        share: usize,
+        /// Super classes with as many classes.
+        found: usize,
+    },
+    /// Classes that super classes cannot share evenly.
+    #[error("{classes} classes a batch cannot be shared by {super_classes} super classes: choose a multiple")]
+    UnevenShare {
+        /// Different classes in a batch.
+        classes: usize,
+        /// Different super classes in a batch.
+        super_classes: usize,
+    },
     /// A triplet batch that is not made of triplets.
     #[error("a batch of {batch} is not a number of triplets: choose a multiple of 3, such as {}", (batch / 3).max(1) * 3)]
     NotTriplets {
@@ -106,6 +141,8 @@ pub struct Sampler {
     classes: Vec<Vec<usize>>,
     /// The classes with at least two samples.
     paired: Vec<usize>,
+    /// The classes of each super class that has enough of them.
+    families: Vec<Vec<usize>>,
     /// The order of an epoch, computed when its first batch is asked for.
     order: Option<(u64, Vec<usize>)>,
 }
@@ -116,7 +153,19 @@ impl Sampler {
     /// # Errors
     /// [`SamplerError`] if not even one batch can be drawn.
     pub fn new(config: &SamplerConfig, dataset: &Dataset, seed: u64) -> Result<Self, SamplerError> {
-        Self::from_labels(config, &dataset.class_indices(), seed)
+        let SamplerConfig::Hierarchical { super_classes, classes, .. } = config else {
+            return Self::from_labels(config, &dataset.class_indices(), seed);
+        };
+        let mut sampler = Self::unchecked(config, &dataset.class_indices(), seed);
+        let mut families = std::collections::BTreeMap::<&str, Vec<usize>>::new();
+        for (number, members) in sampler.classes.iter().enumerate() {
+            let first = members.first().and_then(|&m| dataset.samples[m].super_class.as_deref());
+            families.entry(first.unwrap_or_default()).or_default().push(number);
+        }
+        let share = classes / super_classes.max(&1);
+        sampler.families = families.into_values().filter(|f| f.len() >= share).collect();
+        sampler.check()?;
+        Ok(sampler)
     }
 
     /// As [`Sampler::new`], from the class number of each sample.
@@ -128,6 +177,12 @@ impl Sampler {
         labels: &[Option<usize>],
         seed: u64,
     ) -> Result<Self, SamplerError> {
+        let sampler = Self::unchecked(config, labels, seed);
+        sampler.check()?;
+        Ok(sampler)
+    }
+
+    fn unchecked(config: &SamplerConfig, labels: &[Option<usize>], seed: u64) -> Self {
         let mut by_class = std::collections::BTreeMap::<usize, Vec<usize>>::new();
         for (position, label) in labels.iter().enumerate() {
             if let Some(label) = label {
@@ -136,17 +191,16 @@ impl Sampler {
         }
         let classes: Vec<Vec<usize>> = by_class.into_values().collect();
         let paired = (0..classes.len()).filter(|&c| classes[c].len() >= 2).collect();
-        let sampler = Self {
+        Self {
             config: config.clone(),
             seed,
             next: 0,
             samples: labels.len(),
             classes,
             paired,
+            families: Vec::new(),
             order: None,
-        };
-        sampler.check()?;
-        Ok(sampler)
+        }
     }
 
     fn check(&self) -> Result<(), SamplerError> {
@@ -160,11 +214,27 @@ impl Sampler {
             SamplerConfig::Shuffled { batch: 0 } | SamplerConfig::Triplet { batch: 0 } => {
                 Err(SamplerError::Zero { name: "the batch size" })
             }
-            SamplerConfig::ClassBalanced { classes: 0, .. } => {
+            SamplerConfig::ClassBalanced { classes: 0, .. }
+            | SamplerConfig::Hierarchical { classes: 0, .. } => {
                 Err(SamplerError::Zero { name: "classes a batch" })
             }
-            SamplerConfig::ClassBalanced { per_class: 0, .. } => {
+            SamplerConfig::ClassBalanced { per_class: 0, .. }
+            | SamplerConfig::Hierarchical { per_class: 0, .. } => {
                 Err(SamplerError::Zero { name: "photographs a class" })
+            }
+            SamplerConfig::Hierarchical { super_classes: 0, .. } => {
+                Err(SamplerError::Zero { name: "super classes a batch" })
+            }
+            SamplerConfig::Hierarchical { super_classes, classes: wanted, .. } => {
+                enough_classes(wanted)?;
+                if wanted % super_classes != 0 {
+                    return Err(SamplerError::UnevenShare { classes: wanted, super_classes });
+                }
+                let (share, found) = (wanted / super_classes, self.families.len());
+                match found < super_classes {
+                    true => Err(SamplerError::TooFewSuperClasses { wanted: super_classes, share, found }),
+                    false => Ok(()),
+                }
             }
             SamplerConfig::Shuffled { batch } if batch > samples => {
                 Err(SamplerError::BatchTooLarge { batch, samples })
@@ -184,7 +254,9 @@ impl Sampler {
     pub fn batches_per_epoch(&self) -> u64 {
         let batches = match self.config {
             SamplerConfig::Shuffled { batch } | SamplerConfig::Triplet { batch } => self.samples / batch,
-            SamplerConfig::ClassBalanced { classes, .. } => self.classes.len() / classes,
+            SamplerConfig::ClassBalanced { classes, .. } | SamplerConfig::Hierarchical { classes, .. } => {
+                self.classes.len() / classes
+            }
         };
         batches.max(1) as u64
     }
@@ -198,7 +270,8 @@ impl Sampler {
     /// samplers.
     pub fn small_classes(&self) -> usize {
         match self.config {
-            SamplerConfig::ClassBalanced { per_class, .. } => {
+            SamplerConfig::ClassBalanced { per_class, .. }
+            | SamplerConfig::Hierarchical { per_class, .. } => {
                 self.classes.iter().filter(|c| c.len() < per_class).count()
             }
             _ => 0,
@@ -232,6 +305,17 @@ impl Sampler {
         order[within * take..(within + 1) * take].to_vec()
     }
 
+    /// `per_class` samples of each of these classes, a class's side by side.
+    fn of_each(&self, classes: &[usize], per_class: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        let mut batch = Vec::with_capacity(classes.len() * per_class);
+        for &class in classes {
+            let mut members = self.classes[class].clone();
+            members.shuffle(rng);
+            batch.extend(members.iter().cycle().take(per_class));
+        }
+        batch
+    }
+
     fn triplet(&self, rng: &mut ChaCha8Rng) -> [usize; 3] {
         let first = self.paired[rng.random_range(0..self.paired.len())];
         let mut second = rng.random_range(0..self.classes.len() - 1);
@@ -255,14 +339,17 @@ impl Iterator for Sampler {
             SamplerConfig::Shuffled { batch } => self.turn(number, self.samples, batch),
             SamplerConfig::ClassBalanced { classes, per_class } => {
                 let chosen = self.turn(number, self.classes.len(), classes);
+                self.of_each(&chosen, per_class, &mut self.rng(1, number))
+            }
+            SamplerConfig::Hierarchical { super_classes, classes, per_class } => {
                 let mut rng = self.rng(1, number);
-                let mut batch = Vec::with_capacity(classes * per_class);
-                for class in chosen {
-                    let mut members = self.classes[class].clone();
-                    members.shuffle(&mut rng);
-                    batch.extend(members.iter().cycle().take(per_class));
+                let mut chosen = Vec::with_capacity(classes);
+                for family in sample(&mut rng, self.families.len(), super_classes) {
+                    let family = &self.families[family];
+                    let drawn = sample(&mut rng, family.len(), classes / super_classes);
+                    chosen.extend(drawn.into_iter().map(|c| family[c]));
                 }
-                batch
+                self.of_each(&chosen, per_class, &mut rng)
             }
             SamplerConfig::Triplet { batch } => {
                 let mut rng = self.rng(1, number);

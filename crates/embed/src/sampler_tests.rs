@@ -69,6 +69,52 @@ fn impossible_wishes_are_refused_with_numbers() {
     assert!(Sampler::from_labels(&SamplerConfig::Shuffled { batch: 5 }, &[None; 5], 0).is_ok());
 }
 
+/// Three super classes of 4, 3 and 1 classes, three pictures each.
+fn families() -> Dataset {
+    let class = |family: usize, class: usize| {
+        (0..3).map(move |i| crate::dataset::Sample {
+            path: format!("{family}/{class}/{i}.png").into(),
+            class: Some(format!("{family}-{class}")),
+            super_class: Some(family.to_string()),
+            split: None,
+        })
+    };
+    let counts = [4, 3, 1];
+    let samples = (0..3).flat_map(|f| (0..counts[f]).flat_map(move |c| class(f, c)));
+    Dataset::new("photos", "photos", samples.collect())
+}
+
+#[test]
+fn hierarchical_batches_take_their_classes_from_few_super_classes() {
+    let data = families();
+    let config = SamplerConfig::Hierarchical { super_classes: 2, classes: 4, per_class: 2 };
+    let mut sampler = Sampler::new(&config, &data, 3).unwrap();
+    let mut resumed = sampler.clone();
+    resumed.skip_batches(5);
+    let batches: Vec<Vec<usize>> = sampler.by_ref().take(20).collect();
+    assert_eq!(resumed.take(15).collect::<Vec<_>>(), batches[5..]);
+    for batch in &batches {
+        let family = |&i: &usize| data.samples[i].super_class.clone().unwrap();
+        let class = |&i: &usize| data.samples[i].class.clone().unwrap();
+        assert_eq!(batch.iter().collect::<BTreeSet<_>>().len(), 8);
+        assert_eq!(batch.iter().map(class).collect::<BTreeSet<_>>().len(), 4);
+        let families: BTreeSet<_> = batch.iter().map(family).collect();
+        // The third has one class only, too few for its share of two.
+        assert_eq!(families, ["0", "1"].map(String::from).into());
+    }
+    assert_ne!(batches[0], batches[1]);
+    let refused = |super_classes, classes| {
+        let config = SamplerConfig::Hierarchical { super_classes, classes, per_class: 2 };
+        Sampler::new(&config, &data, 0).unwrap_err()
+    };
+    assert_eq!(refused(2, 5), SamplerError::UnevenShare { classes: 5, super_classes: 2 });
+    assert_eq!(refused(3, 6), SamplerError::TooFewSuperClasses { wanted: 3, share: 2, found: 2 });
+    assert_eq!(refused(1, 9), SamplerError::TooFewClasses { wanted: 9, classes: 8 });
+    // Labels alone know no super classes.
+    let blind = Sampler::from_labels(&config, &data.class_indices(), 0).unwrap_err();
+    assert!(matches!(blind, SamplerError::TooFewSuperClasses { found: 0, .. }));
+}
+
 fn any_config() -> impl Strategy<Value = SamplerConfig> {
     prop_oneof![
         (1usize..12).prop_map(|batch| SamplerConfig::Shuffled { batch }),
@@ -101,6 +147,8 @@ proptest! {
                     }
                     prop_assert_eq!(seen.len(), classes);
                 }
+                // Needs super classes; it has a test of its own.
+                SamplerConfig::Hierarchical { .. } => prop_assert!(false),
                 SamplerConfig::Triplet { .. } => {
                     for triplet in batch.chunks(3) {
                         prop_assert_eq!(labels[triplet[0]], labels[triplet[1]]);

@@ -1,10 +1,13 @@
 //! Batch normalisation (Ioffe & Szegedy 2015, arXiv 1502.03167) that can train.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use candle_core::{ModuleT, Result, Tensor, Var};
 use semblance_kernels::frozen::Norm;
 use semblance_kernels::{Activation, batch_norm_train};
 
-use crate::params::{Init, Scope};
+use crate::params::{Init, Scope, value};
 
 /// Added to the variance, as in torchvision.
 const EPS: f64 = 1e-5;
@@ -12,13 +15,16 @@ const EPS: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
 
 /// Normalises each channel of `(n, c, h, w)`: by the batch's own statistics in training, which also move the
-/// running ones, and by the running statistics otherwise.
+/// running ones, and by the running statistics otherwise. Where they are
+/// [frozen](crate::params::ParamStore::freeze_norms), training too normalises by the running statistics and leaves
+/// them; scale and shift are learned all the same.
 #[derive(Debug, Clone)]
 pub struct BatchNorm2d {
     weight: Var,
     bias: Var,
     running_mean: Var,
     running_var: Var,
+    frozen: Arc<AtomicBool>,
 }
 
 impl BatchNorm2d {
@@ -35,15 +41,25 @@ impl BatchNorm2d {
             bias: scope.parameter("bias", channels, Init::Const(0.0))?,
             running_mean: scope.buffer("running_mean", channels, Init::Const(0.0))?,
             running_var: scope.buffer("running_var", channels, Init::Const(1.0))?,
+            frozen: scope.norms_frozen(),
         })
     }
 
     /// The affine map `x · scale + shift` a channel, each `(c)`, that this layer is at inference.
     pub fn folded(&self) -> Result<(Tensor, Tensor)> {
+        self.affine(false)
+    }
+
+    fn affine(&self, train: bool) -> Result<(Tensor, Tensor)> {
         let deviation = (self.running_var.as_detached_tensor() + EPS)?.sqrt()?;
-        let scale = (self.weight.as_detached_tensor() / deviation)?;
-        let shift = (self.bias.as_detached_tensor() - (self.running_mean.as_detached_tensor() * &scale)?)?;
+        let scale = (value(&self.weight, train) / deviation)?;
+        let shift = (value(&self.bias, train) - (self.running_mean.as_detached_tensor() * &scale)?)?;
         Ok((scale, shift))
+    }
+
+    /// Whether training leaves the running statistics as they are.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
     }
 
     /// The layer as a frozen network takes it.
@@ -77,21 +93,26 @@ impl BatchNorm2d {
 impl BatchNorm2d {
     /// As [`forward_t`](ModuleT::forward_t), with an activation behind it in the same pass.
     pub fn forward_activated(&self, x: &Tensor, activation: Activation, train: bool) -> Result<Tensor> {
-        if train {
+        if train && !self.is_frozen() {
             let (n, _, h, w) = x.dims4()?;
             let (weight, bias) = (self.weight.as_tensor(), self.bias.as_tensor());
             let (y, mean, var) = batch_norm_train(x, weight, bias, EPS, activation)?;
             self.update_running(&mean, &var, n * h * w)?;
             return Ok(y);
         }
-        let (scale, shift) = self.folded()?;
+        let (scale, shift) = self.affine(train)?;
         let per_channel = (1, scale.elem_count(), 1, 1);
         let y = x.broadcast_mul(&scale.reshape(per_channel)?)?.broadcast_add(&shift.reshape(per_channel)?)?;
-        match activation {
-            Activation::None => Ok(y),
-            Activation::Relu => y.relu(),
-            Activation::Relu6 => y.clamp(0f32, 6f32),
-        }
+        activate(&y, activation)
+    }
+}
+
+/// The activation as candle's own operation, with its gradient.
+pub(super) fn activate(y: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::None => Ok(y.clone()),
+        Activation::Relu => y.relu(),
+        Activation::Relu6 => y.clamp(0f32, 6f32),
     }
 }
 
@@ -130,5 +151,28 @@ mod tests {
         let at_inference: Vec<f32> =
             bn.forward_t(&one, false).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert!((at_inference[0] - 1.697_554_1).abs() < 1e-5, "{at_inference:?}");
+    }
+
+    // With running mean 0.3 and variance 1.37, scale 2 and shift 0.5, at ε = 1e-5.
+    #[test]
+    fn frozen_training_normalises_by_the_running_statistics_and_learns_scale_and_shift() {
+        let store = ParamStore::new(0, &Device::Cpu);
+        let bn = BatchNorm2d::new(1, &store.root()).unwrap();
+        for (var, to) in
+            [(&bn.weight, 2f32), (&bn.bias, 0.5), (&bn.running_mean, 0.3), (&bn.running_var, 1.37)]
+        {
+            var.set(&Tensor::new(&[to], &Device::Cpu).unwrap()).unwrap();
+        }
+        store.freeze_norms(true);
+        let x = Tensor::new(&[1f32, 2., 3., 6.], &Device::Cpu).unwrap().reshape((2, 1, 1, 2)).unwrap();
+        let y = bn.forward_t(&x, true).unwrap();
+        let found: Vec<f32> = y.flatten_all().unwrap().to_vec1().unwrap();
+        let plain = bn.forward_t(&x, false).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(found, plain);
+        assert_eq!(bn.running_mean.to_vec1::<f32>().unwrap(), [0.3]);
+        let grads = y.sum_all().unwrap().backward().unwrap();
+        let grad = |var: &Var| grads.get(var).unwrap().to_vec1::<f32>().unwrap()[0];
+        assert!((grad(&bn.weight) - (12.0 - 4.0 * 0.3) / 1.370_01f32.sqrt()).abs() < 1e-4);
+        assert_eq!(grad(&bn.bias), 4.0);
     }
 }

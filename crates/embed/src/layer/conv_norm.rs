@@ -5,6 +5,7 @@ use candle_core::{ModuleT, Result, Tensor};
 use semblance_kernels::frozen::{Builder, ConvLayer, Value};
 use semblance_kernels::{Activation, ConvNormConfig, add_activate, conv_norm_train};
 
+use super::batch_norm::activate;
 use super::{BatchNorm2d, Conv2d, ConvConfig};
 use crate::params::Scope;
 
@@ -36,6 +37,12 @@ impl ConvNorm {
         activation: Activation,
         train: bool,
     ) -> Result<Tensor> {
+        if train && self.norm.is_frozen() {
+            let y = self.conv.forward_t(x, true)?;
+            let y = self.norm.forward_activated(&y, Activation::None, true)?;
+            let y = residual.map_or_else(|| Ok(y.clone()), |residual| &y + residual)?;
+            return activate(&y, activation);
+        }
         if train {
             let (gamma, beta, eps) = self.norm.learned();
             let config = ConvNormConfig { conv: *self.conv.config(), eps, activation };

@@ -47,25 +47,29 @@ impl ArcMargin {
 
 impl Loss for ArcMargin {
     fn forward(&self, embeddings: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        let ArcMarginConfig { scale, margin, easy_margin } = self.config;
-        let cosine = normalize_rows(embeddings)?.matmul(&normalize_rows(&self.weight)?.t()?)?;
-        let index = Tensor::new(labels, cosine.device())?.unsqueeze(1)?;
-        let own = cosine.gather(&index, 1)?;
-        // Rounding can carry a cosine past 1 by more than the constant under the root.
-        let sine = (own.clamp(-1f32, 1f32)?.sqr()?.neg()? + (1.0 + 1e-6))?.sqrt()?;
-        let phi = ((&own * margin.cos())? - (sine * margin.sin())?)?;
-        let (threshold, otherwise) = match easy_margin {
-            true => (0.0, own.clone()),
-            false => ((PI - margin).cos(), (&own - margin * (PI - margin).sin())?),
-        };
-        let own_with_margin = own.gt(threshold)?.where_cond(&phi, &otherwise)?;
-        let change = (own_with_margin - &own)?;
-        // Added through a mask, as candle's scatter has no usable gradient.
-        let ones = own.ones_like()?.detach();
-        let mask = cosine.zeros_like()?.detach().scatter_add(&index, &ones, 1)?;
-        let logits = (mask.broadcast_mul(&change)? + &cosine)?;
-        cross_entropy(&(logits * scale)?, labels, 0.0)
+        let cosines = normalize_rows(embeddings)?.matmul(&normalize_rows(&self.weight)?.t()?)?;
+        cross_entropy(&with_margin(&cosines, labels, self.config)?, labels, 0.0)
     }
+}
+
+/// The logits of the cosines `(n, classes)`, with the margin at the labels.
+pub(super) fn with_margin(cosine: &Tensor, labels: &[u32], config: ArcMarginConfig) -> Result<Tensor> {
+    let ArcMarginConfig { scale, margin, easy_margin } = config;
+    let index = Tensor::new(labels, cosine.device())?.unsqueeze(1)?;
+    let own = cosine.gather(&index, 1)?;
+    // Rounding can carry a cosine past 1 by more than the constant under the root.
+    let sine = (own.clamp(-1f32, 1f32)?.sqr()?.neg()? + (1.0 + 1e-6))?.sqrt()?;
+    let phi = ((&own * margin.cos())? - (sine * margin.sin())?)?;
+    let (threshold, otherwise) = match easy_margin {
+        true => (0.0, own.clone()),
+        false => ((PI - margin).cos(), (&own - margin * (PI - margin).sin())?),
+    };
+    let own_with_margin = own.gt(threshold)?.where_cond(&phi, &otherwise)?;
+    let change = (own_with_margin - &own)?;
+    // Added through a mask, as candle's scatter has no usable gradient.
+    let ones = own.ones_like()?.detach();
+    let mask = cosine.zeros_like()?.detach().scatter_add(&index, &ones, 1)?;
+    (mask.broadcast_mul(&change)? + cosine)? * scale
 }
 
 #[cfg(test)]

@@ -1,14 +1,44 @@
 //! What training minimises. One file a loss; all of them see raw embeddings and class numbers.
 
 mod arcmargin;
+mod circle;
+mod contrastive;
+mod eml;
+mod memory;
+mod multi_similarity;
+mod npairs;
+mod pairs;
+mod proxy_anchor;
+mod proxy_nca;
+mod quadruplet;
+mod recall_surrogate;
+mod smooth_ap;
+mod soft_triple;
 mod softmax;
+mod subcenter;
+mod supcon;
 mod triplet;
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 pub use arcmargin::{ArcMargin, ArcMarginConfig};
+pub use circle::{Circle, CircleConfig};
+pub use contrastive::{Contrastive, ContrastiveConfig, Measure};
+pub use eml::{Eml, EmlConfig};
+pub use memory::CrossBatchMemory;
+pub use multi_similarity::{MultiSimilarity, MultiSimilarityConfig};
+pub use npairs::{Npairs, NpairsConfig};
+pub use pairs::{PairLoss, Pairs};
+pub use proxy_anchor::{ProxyAnchor, ProxyAnchorConfig};
+pub use proxy_nca::{ProxyNca, ProxyNcaConfig};
+pub use quadruplet::{Quadruplet, QuadrupletConfig};
+pub use recall_surrogate::{RecallSurrogate, RecallSurrogateConfig};
+pub use smooth_ap::{SmoothAp, SmoothApConfig};
+pub use soft_triple::{SoftTriple, SoftTripleConfig};
 pub use softmax::{Softmax, SoftmaxConfig};
+pub use subcenter::{SubCenter, SubCenterConfig};
+pub use supcon::{SupCon, SupConConfig};
 pub use triplet::{Triplet, TripletConfig};
 
 use crate::params::Scope;
@@ -21,6 +51,11 @@ pub trait Loss: std::fmt::Debug {
     /// The scalar to minimise, from embeddings `(n, dim)` as the head gives them, **not** normalised (whether
     /// to normalise is part of a loss's definition), and their `n` class numbers.
     fn forward(&self, embeddings: &Tensor, labels: &[u32]) -> Result<Tensor>;
+
+    /// This loss as one over pairs, if it is one and so can also look at remembered embeddings.
+    fn as_pair_loss(&self) -> Option<&dyn PairLoss> {
+        None
+    }
 }
 
 /// Which loss, with its settings.
@@ -33,6 +68,32 @@ pub enum LossConfig {
     Arcmargin(ArcMarginConfig),
     /// Anchor nearer to the positive than to the negative by a margin.
     Triplet(TripletConfig),
+    /// The farthest pair of one class nearer than the nearest pair of two (margin sample mining).
+    Quadruplet(QuadrupletConfig),
+    /// Means of exponential distances.
+    Eml(EmlConfig),
+    /// Each anchor's positive among all classes' positives.
+    Npairs(NpairsConfig),
+    /// Pairs of one class near, pairs of two beyond a margin.
+    Contrastive(ContrastiveConfig),
+    /// Pairs weighed by their similarity and that of the others.
+    MultiSimilarity(MultiSimilarityConfig),
+    /// Pairs weighed by how far they are from their optimum.
+    Circle(CircleConfig),
+    /// Supervised contrastive.
+    Supcon(SupConConfig),
+    /// A proxy a class, the nearest one classifies (ProxyNCA++).
+    ProxyNca(ProxyNcaConfig),
+    /// A proxy a class is the anchor of the batch.
+    ProxyAnchor(ProxyAnchorConfig),
+    /// ArcFace with several weights a class.
+    Subcenter(SubCenterConfig),
+    /// Several centres a class, softly chosen.
+    SoftTriple(SoftTripleConfig),
+    /// Average precision with soft steps.
+    SmoothAp(SmoothApConfig),
+    /// Recall@K with soft steps.
+    RecallSurrogate(RecallSurrogateConfig),
 }
 
 impl Default for LossConfig {
@@ -48,6 +109,34 @@ impl LossConfig {
             Self::Softmax(_) => "softmax",
             Self::Arcmargin(_) => "arcmargin",
             Self::Triplet(_) => "triplet",
+            Self::Quadruplet(_) => "quadruplet",
+            Self::Eml(_) => "eml",
+            Self::Npairs(_) => "npairs",
+            Self::Contrastive(_) => "contrastive",
+            Self::MultiSimilarity(_) => "multi_similarity",
+            Self::Circle(_) => "circle",
+            Self::Supcon(_) => "supcon",
+            Self::ProxyNca(_) => "proxy_nca",
+            Self::ProxyAnchor(_) => "proxy_anchor",
+            Self::Subcenter(_) => "subcenter",
+            Self::SoftTriple(_) => "soft_triple",
+            Self::SmoothAp(_) => "smooth_ap",
+            Self::RecallSurrogate(_) => "recall_surrogate",
+        }
+    }
+
+    /// Photographs of each class a batch should have unless said otherwise: 0 for losses that look at each alone, 2 for
+    /// the Paddle original's pair losses, 4 for the others that compare photographs.
+    pub fn images_per_class(&self) -> usize {
+        match self {
+            Self::Softmax(_)
+            | Self::Arcmargin(_)
+            | Self::Subcenter(_)
+            | Self::SoftTriple(_)
+            | Self::ProxyNca(_)
+            | Self::ProxyAnchor(_) => 0,
+            Self::Quadruplet(_) | Self::Eml(_) | Self::Npairs(_) => 2,
+            _ => 4,
         }
     }
 
@@ -57,6 +146,19 @@ impl LossConfig {
             Self::Softmax(config) => Box::new(Softmax::new(*config, dim, classes, scope)?),
             Self::Arcmargin(config) => Box::new(ArcMargin::new(*config, dim, classes, scope)?),
             Self::Triplet(config) => Box::new(Triplet::new(*config)),
+            Self::Quadruplet(config) => Box::new(Quadruplet::new(*config)),
+            Self::Eml(config) => Box::new(Eml::new(*config)),
+            Self::Npairs(config) => Box::new(Npairs::new(*config)),
+            Self::Contrastive(config) => Box::new(Contrastive::new(*config)),
+            Self::MultiSimilarity(config) => Box::new(MultiSimilarity::new(*config)),
+            Self::Circle(config) => Box::new(Circle::new(*config)),
+            Self::Supcon(config) => Box::new(SupCon::new(*config)),
+            Self::ProxyNca(config) => Box::new(ProxyNca::new(*config, dim, classes, scope)?),
+            Self::ProxyAnchor(config) => Box::new(ProxyAnchor::new(*config, dim, classes, scope)?),
+            Self::Subcenter(config) => Box::new(SubCenter::new(*config, dim, classes, scope)?),
+            Self::SoftTriple(config) => Box::new(SoftTriple::new(*config, dim, classes, scope)?),
+            Self::SmoothAp(config) => Box::new(SmoothAp::new(*config)),
+            Self::RecallSurrogate(config) => Box::new(RecallSurrogate::new(config.clone())),
         })
     }
 }
@@ -82,46 +184,4 @@ pub(crate) fn cross_entropy(logits: &Tensor, labels: &[u32], smoothing: f64) -> 
 }
 
 #[cfg(test)]
-pub(crate) mod check {
-    //! What every loss's test needs: fixed inputs and finite differences.
-
-    use candle_core::{Device, Tensor, Var};
-
-    use super::Loss;
-
-    /// Small numbers without pattern, the same everywhere: `sin(i² + shift)`.
-    pub(crate) fn numbers(count: usize, shift: f64) -> Vec<f32> {
-        (0..count).map(|i| ((i * i) as f64 + shift).sin() as f32).collect()
-    }
-
-    pub(crate) fn embeddings(n: usize, dim: usize) -> Tensor {
-        Tensor::from_vec(numbers(n * dim, 0.5), (n, dim), &Device::Cpu).unwrap()
-    }
-
-    pub(crate) fn value(loss: &dyn Loss, x: &Tensor, labels: &[u32]) -> f32 {
-        loss.forward(x, labels).unwrap().to_scalar().unwrap()
-    }
-
-    pub(crate) fn assert_close(found: f32, wanted: f32, tolerance: f32) {
-        let scale = wanted.abs().max(1.0);
-        assert!((found - wanted).abs() <= tolerance * scale, "found {found}, wanted {wanted}");
-    }
-
-    /// Compares the gradient with respect to the embeddings with central differences.
-    pub(crate) fn assert_gradient(loss: &dyn Loss, x: &Tensor, labels: &[u32]) {
-        let var = Var::from_tensor(x).unwrap();
-        let grads = loss.forward(var.as_tensor(), labels).unwrap().backward().unwrap();
-        let grad: Vec<f32> = grads.get(&var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        let values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
-        let step = 2e-3f32;
-        for i in 0..values.len() {
-            let moved = |by: f32| {
-                let mut values = values.clone();
-                values[i] += by;
-                value(loss, &Tensor::from_vec(values, x.shape(), &Device::Cpu).unwrap(), labels)
-            };
-            let numeric = (moved(step) - moved(-step)) / (2.0 * step);
-            assert!((grad[i] - numeric).abs() < 4e-3 * numeric.abs().max(1.0), "{i}: {} {numeric}", grad[i]);
-        }
-    }
-}
+pub(crate) mod check;

@@ -41,7 +41,7 @@ impl Loss for Triplet {
         let unit = normalize_rows(embeddings)?;
         // Between unit vectors |a - b|² = 2 - 2 a·b.
         let distances = ((unit.matmul(&unit.t()?)? * -2.0)? + 2.0)?.flatten_all()?;
-        let triples = self.config.miner.triples(&distances.to_vec1()?, labels);
+        let triples = self.config.miner.triples(&distances.to_vec1()?, labels, embeddings.dim(1)?);
         if triples.is_empty() {
             // Still a function of the embeddings, so that the step goes on with a zero gradient.
             return embeddings.sum_all()? * 0.0;

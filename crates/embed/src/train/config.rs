@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Freeze;
 use crate::error::{EmbedError, Result};
 use crate::loss::LossConfig;
 use crate::miner::Miner;
-use crate::optimizer::SgdConfig;
+use crate::optimizer::{Algorithm, OptimizerConfig};
 use crate::sampler::SamplerConfig;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Shape};
 use crate::transform::TrainTransform;
 
 /// Everything that decides what a run computes. Two runs with equal settings, data and initial weights on the
@@ -21,6 +22,24 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Photographs of each class in a batch, for losses that compare photographs; 0 draws them shuffled.
     pub per_class: usize,
+    /// Different super classes a batch, an equal share of its classes from each; 0 does not look at super classes.
+    pub super_classes: usize,
+    /// Batches whose mean gradient makes one step.
+    pub accumulate: usize,
+    /// Photographs that go through the network at a time, with the gradient of the whole batch all the same
+    /// (GradCache: Gao et al. 2021, arXiv 2101.06983); 0 is the whole batch. Batch norm sees the chunk alone unless its
+    /// statistics are frozen.
+    pub chunk: usize,
+    /// Embeddings of earlier batches that a pair loss compares with too (cross-batch memory); 0 is none.
+    pub memory: usize,
+    /// Step from which on the memory is used.
+    pub memory_start: usize,
+    /// Decay of the moving average of the weights, which is then what is validated and kept; 0 is none.
+    pub average: f64,
+    /// How long the backbone stays as it is.
+    pub freeze_backbone: Freeze,
+    /// How long batch norms keep their running statistics and normalise by them.
+    pub freeze_norms: Freeze,
     /// Passes over the photographs.
     pub epochs: f64,
     /// Steps in all, instead of `epochs`.
@@ -28,13 +47,17 @@ pub struct TrainConfig {
     /// The learning rate over the run.
     pub schedule: Schedule,
     /// The optimiser.
-    pub optimizer: SgdConfig,
+    pub optimizer: OptimizerConfig,
     /// How photographs are varied.
     pub augment: TrainTransform,
     /// Steps between validations.
     pub validate_every: usize,
     /// Steps between saved states.
     pub save_every: usize,
+    /// Saved models kept beside the best and the last, in `step-NNNNNN/`.
+    pub keep: usize,
+    /// Validations without a better one after which the run ends; 0 never ends it early.
+    pub patience: usize,
     /// Decides the batches, the augmentation and the initial weights.
     pub seed: u64,
     /// Threads that decode beside the network; 0 takes one for every processor. Does not change the result.
@@ -47,13 +70,23 @@ impl Default for TrainConfig {
             loss: LossConfig::default(),
             batch: 32,
             per_class: 0,
+            super_classes: 0,
+            accumulate: 1,
+            chunk: 0,
+            memory: 0,
+            memory_start: 0,
+            average: 0.0,
+            freeze_backbone: Freeze::None,
+            freeze_norms: Freeze::None,
             epochs: 8.0,
             steps: None,
             schedule: Schedule::default(),
-            optimizer: SgdConfig::default(),
+            optimizer: OptimizerConfig::default(),
             augment: TrainTransform::default(),
             validate_every: 100,
             save_every: 100,
+            keep: 0,
+            patience: 0,
             seed: 0,
             threads: 0,
         }
@@ -61,24 +94,25 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// How batches are drawn for the loss: in threes for a triplet loss that reads its batch's layout, P × K for
-    /// one that mines (4 a class unless said), shuffled for classification.
+    /// How batches are drawn for the loss: in threes for a triplet loss that reads its batch's layout, P × K for one
+    /// that compares photographs ([`LossConfig::images_per_class`] a class unless said), shuffled for classification.
     pub fn sampler_config(&self) -> SamplerConfig {
-        let batch = self.batch;
-        let per_class = match (&self.loss, self.per_class) {
-            (LossConfig::Triplet(triplet), _) if triplet.miner == Miner::Layout => {
-                return SamplerConfig::Triplet { batch };
-            }
-            (LossConfig::Triplet(_), 0) => 4,
-            (_, 0) => return SamplerConfig::Shuffled { batch },
-            (_, said) => said,
-        };
-        SamplerConfig::ClassBalanced { classes: batch / per_class, per_class }
+        let (batch, super_classes) = (self.batch, self.super_classes);
+        if matches!(&self.loss, LossConfig::Triplet(triplet) if triplet.miner == Miner::Layout) {
+            return SamplerConfig::Triplet { batch };
+        }
+        let per_class = if self.per_class > 0 { self.per_class } else { self.loss.images_per_class() };
+        match (per_class, super_classes) {
+            (0, _) => SamplerConfig::Shuffled { batch },
+            (per_class, 0) => SamplerConfig::ClassBalanced { classes: batch / per_class, per_class },
+            _ => SamplerConfig::Hierarchical { super_classes, classes: batch / per_class, per_class },
+        }
     }
 
     /// Steps in all, where an epoch takes `batches`.
     pub fn total_steps(&self, batches: usize) -> usize {
-        self.steps.unwrap_or_else(|| (self.epochs * batches as f64).round().max(1.0) as usize)
+        let batches = self.epochs * batches as f64 / self.accumulate.max(1) as f64;
+        self.steps.unwrap_or_else(|| batches.round().max(1.0) as usize)
     }
 
     /// Refuses what cannot be.
@@ -87,13 +121,64 @@ impl TrainConfig {
     /// [`EmbedError::Config`] with the setting's name.
     pub fn check(&self) -> Result<()> {
         let fail = |key: &'static str, reason: String| Err(EmbedError::Config { key, reason });
-        let SgdConfig { momentum, weight_decay, nesterov, loss_lr, clip_norm, .. } = self.optimizer;
+        let OptimizerConfig { momentum, weight_decay, nesterov, loss_lr, head_lr, clip_norm, .. } =
+            self.optimizer;
+        let OptimizerConfig { algorithm, beta1, beta2, epsilon, .. } = self.optimizer;
         if self.batch < 2 {
             return fail("batch", format!("{} is too small: batch statistics need at least 2", self.batch));
         }
         if self.per_class > 0 && !self.batch.is_multiple_of(self.per_class) {
             let reason = format!("{} a class do not divide a batch of {}", self.per_class, self.batch);
             return fail("per_class", reason);
+        }
+        let drawn = self.sampler_config().batch_size();
+        if drawn != self.batch {
+            let per_class = if self.per_class > 0 { self.per_class } else { self.loss.images_per_class() };
+            let reason = format!("{per_class} a class do not divide a batch of {}", self.batch);
+            return fail("per_class", reason);
+        }
+        if matches!(self.loss, LossConfig::Npairs(_)) && ![0, 2].contains(&self.per_class) {
+            return fail("per_class", format!("npairs takes 2 photographs a class, not {}", self.per_class));
+        }
+        if self.super_classes > 0 && !matches!(self.sampler_config(), SamplerConfig::Hierarchical { .. }) {
+            let reason = format!("{} draws no classes to share among super classes", self.loss.name());
+            return fail("super_classes", reason + "; give per_class, or another loss");
+        }
+        if self.accumulate == 0 {
+            return fail("accumulate", "must be at least 1 batch".to_owned());
+        }
+        if self.chunk == 1 && self.freeze_norms == Freeze::None {
+            let reason = "batch statistics need at least 2 photographs, or freeze_norms".to_owned();
+            return fail("chunk", reason);
+        }
+        if self.memory > 0 && self.memory < self.batch {
+            let reason = format!("{} embeddings are fewer than a batch of {}", self.memory, self.batch);
+            return fail("memory", reason);
+        }
+        if !(0.0..1.0).contains(&self.average) {
+            return fail("average", format!("{} is not in [0, 1)", self.average));
+        }
+        if let Shape::OneCycle { rise } = self.schedule.shape {
+            if self.schedule.warmup > 0 {
+                let reason = "the one-cycle schedule rises by itself; leave the warm-up out".to_owned();
+                return fail("warmup", reason);
+            }
+            if !(0.0..1.0).contains(&rise) {
+                return fail("rise", format!("{rise} is not in [0, 1)"));
+            }
+        }
+        if algorithm != Algorithm::Sgd {
+            for (key, value) in [("beta1", beta1), ("beta2", beta2)] {
+                if !(0.0..1.0).contains(&value) {
+                    return fail(key, format!("{value} is not in [0, 1)"));
+                }
+            }
+            if !(epsilon > 0.0 && epsilon.is_finite()) {
+                return fail("epsilon", format!("{epsilon} is not a positive number"));
+            }
+            if nesterov {
+                return fail("nesterov", "is of SGD's momentum; Adam has none".to_owned());
+            }
         }
         if self.steps == Some(0) || (self.steps.is_none() && !(self.epochs > 0.0 && self.epochs.is_finite()))
         {
@@ -108,7 +193,12 @@ impl TrainConfig {
         if nesterov && momentum == 0.0 {
             return fail("nesterov", "needs a momentum above 0".to_owned());
         }
-        for (key, value) in [("weight_decay", weight_decay), ("loss_lr", loss_lr), ("clip_norm", clip_norm)] {
+        for (key, value) in [
+            ("weight_decay", weight_decay),
+            ("loss_lr", loss_lr),
+            ("head_lr", head_lr),
+            ("clip_norm", clip_norm),
+        ] {
             if !(value >= 0.0 && value.is_finite()) {
                 return fail(key, format!("{value} is not a number of at least 0"));
             }
@@ -125,7 +215,7 @@ impl TrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::{SoftmaxConfig, TripletConfig};
+    use crate::loss::{NpairsConfig, SoftmaxConfig, TripletConfig};
 
     #[test]
     fn the_sampler_follows_the_loss() {
@@ -155,11 +245,50 @@ mod tests {
             (
                 "momentum",
                 TrainConfig {
-                    optimizer: SgdConfig { momentum: 1.5, ..SgdConfig::default() },
+                    optimizer: OptimizerConfig { momentum: 1.5, ..OptimizerConfig::default() },
                     ..default.clone()
                 },
             ),
             ("validate_every", TrainConfig { validate_every: 0, ..default.clone() }),
+            ("accumulate", TrainConfig { accumulate: 0, ..default.clone() }),
+            ("chunk", TrainConfig { chunk: 1, ..default.clone() }),
+            ("memory", TrainConfig { memory: 31, ..default.clone() }),
+            ("average", TrainConfig { average: 1.0, ..default.clone() }),
+            ("super_classes", TrainConfig { super_classes: 2, ..default.clone() }),
+            (
+                "per_class",
+                TrainConfig {
+                    loss: LossConfig::Npairs(NpairsConfig::default()),
+                    per_class: 4,
+                    ..default.clone()
+                },
+            ),
+            (
+                "per_class",
+                TrainConfig { loss: LossConfig::Supcon(Default::default()), batch: 30, ..default.clone() },
+            ),
+            (
+                "warmup",
+                TrainConfig {
+                    schedule: Schedule {
+                        warmup: 3,
+                        shape: Shape::OneCycle { rise: 0.3 },
+                        ..Schedule::default()
+                    },
+                    ..default.clone()
+                },
+            ),
+            (
+                "nesterov",
+                TrainConfig {
+                    optimizer: OptimizerConfig {
+                        algorithm: Algorithm::AdamW,
+                        nesterov: true,
+                        ..OptimizerConfig::default()
+                    },
+                    ..default.clone()
+                },
+            ),
         ];
         for (key, config) in nonsense {
             let error = config.check().unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! `train.jsonl`: a line a step and a line a validation.
+//! `train.jsonl`: a line a step and a line a validation; and the same for TensorBoard.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::events::Events;
 use crate::error::{Result, io_at};
 
 #[derive(Serialize)]
@@ -28,6 +29,7 @@ pub(super) struct ValidationRecord {
 pub(super) struct RunLog {
     path: PathBuf,
     file: File,
+    events: Events,
 }
 
 impl RunLog {
@@ -44,15 +46,19 @@ impl RunLog {
             fs::write(&path, kept).map_err(io_at(&path))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io_at(&path))?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, events: Events::begin(run, done)? })
     }
 
     pub(super) fn step(&mut self, step: usize, loss: f32, lr: f64, images_per_second: f64) -> Result<()> {
-        self.write(&StepRecord { step, loss, lr, images_per_second })
+        self.write(&StepRecord { step, loss, lr, images_per_second })?;
+        self.events.scalar(step, "loss", loss)?;
+        self.events.scalar(step, "lr", lr as f32)?;
+        self.events.scalar(step, "images_per_second", images_per_second as f32)
     }
 
     pub(super) fn validation(&mut self, record: &ValidationRecord) -> Result<()> {
-        self.write(record)
+        self.write(record)?;
+        self.events.scalar(record.step, "recall_at_1", record.recall_at_1 as f32)
     }
 
     fn write(&mut self, record: &impl Serialize) -> Result<()> {

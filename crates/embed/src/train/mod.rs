@@ -1,6 +1,10 @@
 //! Learning an embedder from labelled photographs.
 
+mod average;
 mod config;
+mod events;
+mod freeze;
+mod learner;
 mod log;
 mod state;
 #[cfg(test)]
@@ -11,11 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use candle_core::Tensor;
 use serde::Serialize;
 
 pub use config::TrainConfig;
+pub use freeze::Freeze;
 
+use self::learner::Learner;
 use self::log::{RunLog, ValidationRecord};
 use self::state::State;
 use crate::checkpoint::CheckpointWriter;
@@ -23,8 +28,6 @@ use crate::dataset::Dataset;
 use crate::embedder::Embedder;
 use crate::error::{EmbedError, Result};
 use crate::loader::{Batch, Loader, LoaderConfig, Transform};
-use crate::loss::Loss;
-use crate::optimizer::Sgd;
 use crate::sampler::{Sampler, SamplerConfig};
 
 /// What a run is asked to do, beside its settings.
@@ -32,7 +35,7 @@ use crate::sampler::{Sampler, SamplerConfig};
 pub struct TrainJob<'a> {
     /// The photographs to learn from; those without a class are left out.
     pub data: &'a Dataset,
-    /// The folder of the run: `best/`, `last/`, `train.jsonl`.
+    /// The folder of the run: `best/`, `last/`, `train.jsonl`, and event files for TensorBoard.
     pub run: &'a Path,
     /// Go on with the run in that folder, as if it had never stopped.
     pub resume: bool,
@@ -87,6 +90,9 @@ pub struct Plan {
     pub done: usize,
     /// Learned values, the loss's included.
     pub parameters: usize,
+    /// Memory for them, their gradients, what the optimiser remembers of them and their average, in bytes. What the
+    /// layers keep of a batch for its gradient comes on top, and is most of it for all but small batches.
+    pub bytes: usize,
 }
 
 /// What became of a run.
@@ -96,6 +102,8 @@ pub struct TrainSummary {
     pub steps: usize,
     /// Whether it was stopped before its last step.
     pub stopped: bool,
+    /// Whether it ended before its last step because validations no longer got better.
+    pub early: bool,
     /// The loss of the last batch.
     pub loss: Option<f32>,
     /// Recall@1 on the held-out photographs before the first step.
@@ -139,14 +147,9 @@ pub fn train(
     let sampler_config = config.sampler_config();
     let mut sampler = Sampler::new(&sampler_config, &data, config.seed)?;
     let steps = config.total_steps(sampler.batches_per_epoch() as usize);
-    let loss = config.loss.build(embedder.dim(), classes, &embedder.store().root().at("loss"))?;
-    let mut run = Run {
-        steps,
-        loss,
-        sgd: Sgd::new(config.optimizer),
-        state: State::new(config, embedder.config(), &data),
-        folder: job.run,
-    };
+    let learner = Learner::new(config, embedder, classes)?;
+    let state = State::new(config, embedder.config(), &data);
+    let mut run = Run { steps, learner, state, folder: job.run };
     if job.resume {
         run.state = run.restore(embedder)?;
     } else if job.run.join("last").exists() || job.run.join("best").exists() {
@@ -162,39 +165,46 @@ pub fn train(
         steps,
         done: run.state.step,
         parameters: embedder.store().parameter_count(""),
+        bytes: {
+            let copies = 2 + config.optimizer.copies() + usize::from(config.average > 0.0);
+            4 * copies * embedder.store().parameter_count("")
+        },
     }));
 
     if run.state.step == 0 && validate.is_some() {
         run.state.recall_before = run.validate(embedder, &mut validate, &mut log, progress)?;
     }
-    sampler.skip_batches(run.state.step as u64);
+    let done_batches = (run.state.step * config.accumulate) as u64;
+    sampler.skip_batches(done_batches);
     let labels: Vec<u32> = data.class_indices().into_iter().map(|c| c.unwrap_or(0) as u32).collect();
     let settings = LoaderConfig {
         threads: config.threads,
         seed: config.seed,
-        start_step: run.state.step as u64,
+        start_step: done_batches,
         ..LoaderConfig::default()
     };
     let transform = Transform::Train(config.augment.clone());
     let mut loader = Loader::new(Arc::new(data), sampler, transform, &settings)?;
     let began = Instant::now();
     let (mut seen, mut last_loss, mut skipped) = (0, None, 0);
-    while run.state.step < steps && !job.stop.load(Ordering::Relaxed) {
-        let Some(batch) = loader.next() else { break };
-        skipped += batch.failures.len();
-        for (_, error) in &batch.failures {
+    let worn_out = |state: &State| config.patience > 0 && state.stale >= config.patience;
+    while run.state.step < steps && !job.stop.load(Ordering::Relaxed) && !worn_out(&run.state) {
+        let batches: Vec<Batch> = loader.by_ref().take(config.accumulate).collect();
+        for (_, error) in batches.iter().flat_map(|batch| &batch.failures) {
+            skipped += 1;
             progress(TrainEvent::Skipped { reason: error.to_string() });
         }
         let lr = config.schedule.at(run.state.step, steps);
-        if usable(&batch, &sampler_config) {
-            let value = run.step(embedder, &batch, &labels, lr)?;
-            seen += batch.indices.len();
+        let batches: Vec<&Batch> = batches.iter().filter(|batch| usable(batch, &sampler_config)).collect();
+        if batches.is_empty() {
+            run.state.step += 1;
+        } else {
+            let value = run.step(embedder, &batches, &labels, lr)?;
+            seen += batches.iter().map(|batch| batch.indices.len()).sum::<usize>();
             last_loss = Some(value);
             let images_per_second = seen as f64 / began.elapsed().as_secs_f64();
             log.step(run.state.step, value, lr, images_per_second)?;
             progress(TrainEvent::Stepped { step: run.state.step, loss: value, lr, images_per_second });
-        } else {
-            run.state.step += 1;
         }
         let step = run.state.step;
         if validate.is_some() && (step.is_multiple_of(config.validate_every) || step == steps) {
@@ -202,14 +212,20 @@ pub fn train(
         }
         if step.is_multiple_of(config.save_every) && step < steps {
             run.save(embedder)?;
+            if config.keep > 0 {
+                run.keep(embedder, config.keep)?;
+            }
         }
     }
-    embedder.weights_changed()?;
     run.save(embedder)?;
+    embedder.store().freeze_norms(false);
+    run.swap(embedder)?;
+    embedder.weights_changed()?;
     let model = job.run.join(if run.state.best.is_some() { "best" } else { "last" });
     Ok(TrainSummary {
         steps: run.state.step,
-        stopped: run.state.step < steps,
+        stopped: run.state.step < steps && !worn_out(&run.state),
+        early: run.state.step < steps && worn_out(&run.state),
         loss: last_loss,
         recall_before: run.state.recall_before,
         best: run.state.best,
@@ -228,28 +244,50 @@ fn usable(batch: &Batch, sampler: &SamplerConfig) -> bool {
 /// A run's moving parts.
 struct Run<'a> {
     steps: usize,
-    loss: Box<dyn Loss>,
-    sgd: Sgd,
+    learner: Learner,
     state: State,
     folder: &'a Path,
 }
 
 impl Run<'_> {
-    fn step(&mut self, embedder: &Embedder, batch: &Batch, labels: &[u32], lr: f64) -> Result<f32> {
-        let labels: Vec<u32> = batch.indices.iter().map(|&i| labels[i]).collect();
-        let shape = (labels.len(), 3, batch.size, batch.size);
-        let images = Tensor::from_slice(&batch.pixels, shape, embedder.store().device())?;
-        let loss = self.loss.forward(&embedder.features(&images, true)?, &labels)?;
-        let value: f32 = loss.to_scalar()?;
-        if !value.is_finite() {
+    fn step(&mut self, embedder: &Embedder, batches: &[&Batch], labels: &[u32], lr: f64) -> Result<f32> {
+        let (loss, norm) = self.learner.step(embedder, batches, labels, self.state.step, lr)?;
+        if !loss.is_finite() || !norm.is_finite() {
             let saved = self.folder.join("last");
             let checkpoint =
                 if saved.exists() { saved.display().to_string() } else { "not there yet".to_owned() };
-            return Err(EmbedError::Diverged { step: self.state.step, loss: value, checkpoint });
+            let what = if loss.is_finite() { "gradient" } else { "loss" };
+            let value = if loss.is_finite() { norm as f32 } else { loss };
+            return Err(EmbedError::Diverged { step: self.state.step, what, value, checkpoint });
         }
-        self.sgd.step(embedder.store(), &loss.backward()?, lr)?;
         self.state.step += 1;
-        Ok(value)
+        Ok(loss)
+    }
+
+    /// Puts the averaged weights, if there are any, in the place of those that learn, or back.
+    fn swap(&mut self, embedder: &Embedder) -> Result<()> {
+        if let Some(average) = &mut self.learner.average {
+            average.swap(embedder.store())?;
+        }
+        Ok(())
+    }
+
+    /// Saves the model under its step's number and removes the oldest beyond `count`.
+    fn keep(&mut self, embedder: &Embedder, count: usize) -> Result<()> {
+        self.swap(embedder)?;
+        let saved = embedder.save(&self.folder.join(format!("step-{:06}", self.state.step)));
+        self.swap(embedder)?;
+        saved?;
+        let entries = std::fs::read_dir(self.folder).map_err(crate::error::io_at(self.folder))?;
+        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+        let mut kept: Vec<String> =
+            entries.filter_map(name).filter(|name| name.starts_with("step-")).collect();
+        kept.sort();
+        for old in &kept[..kept.len().saturating_sub(count)] {
+            let path = self.folder.join(old);
+            std::fs::remove_dir_all(&path).map_err(crate::error::io_at(&path))?;
+        }
+        Ok(())
     }
 
     /// Measures, and keeps the model if it is the best so far.
@@ -261,28 +299,38 @@ impl Run<'_> {
         progress: &mut dyn FnMut(TrainEvent),
     ) -> Result<Option<f64>> {
         let Some(validate) = validate else { return Ok(None) };
+        self.swap(embedder)?;
         embedder.weights_changed()?;
         let recall = validate(embedder).map_err(|source| EmbedError::Validation { source })?;
         let step = self.state.step;
         let best = self.state.best.is_none_or(|(_, before)| recall > before);
+        self.state.stale = if best { 0 } else { self.state.stale + 1 };
         if best {
             self.state.best = Some((step, recall));
             embedder.save(&self.folder.join("best"))?;
         }
+        self.swap(embedder)?;
         log.validation(&ValidationRecord { step, recall_at_1: recall, best })?;
         progress(TrainEvent::Validated { step, recall_at_1: recall, best });
         Ok(Some(recall))
     }
 
-    fn save(&self, embedder: &Embedder) -> Result<()> {
+    fn save(&mut self, embedder: &Embedder) -> Result<()> {
+        self.swap(embedder)?;
+        let saved = self.write(embedder);
+        self.swap(embedder)?;
+        saved
+    }
+
+    fn write(&self, embedder: &Embedder) -> Result<()> {
         let writer = CheckpointWriter::new(&self.folder.join("last"))?;
         embedder.save_into(&writer)?;
-        self.state.save_into(&writer, embedder.store(), &self.sgd)?;
+        self.state.save_into(&writer, embedder.store(), &self.learner)?;
         writer.commit()
     }
 
     fn restore(&mut self, embedder: &mut Embedder) -> Result<State> {
-        let saved = State::load(&self.folder.join("last"), &self.state, embedder, &mut self.sgd)?;
+        let saved = State::load(&self.folder.join("last"), &self.state, embedder, &mut self.learner)?;
         if saved.step > self.steps {
             let reason =
                 format!("the run already took {} steps, more than the {} asked for", saved.step, self.steps);

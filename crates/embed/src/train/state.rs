@@ -8,17 +8,21 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::TrainConfig;
+use super::average::Average;
+use super::learner::Learner;
 use crate::checkpoint::{self, CheckpointWriter, MODEL_FILE, ModelConfig};
 use crate::dataset::Dataset;
 use crate::embedder::Embedder;
 use crate::error::{EmbedError, Result};
-use crate::optimizer::Sgd;
 use crate::params::ParamStore;
 use crate::weights::assign;
 
 const STATE_FILE: &str = "state.json";
 const TENSORS_FILE: &str = "state.safetensors";
-const VELOCITY: &str = "velocity.";
+const OPTIMIZER: &str = "optimizer.";
+const MEMORY: &str = "memory.";
+/// The weights that learn, where `model.safetensors` holds their average.
+const RAW: &str = "raw.";
 
 /// What `last/state.json` holds. Samplers and augmentation need no state of their own: both are functions of
 /// the seed and the step.
@@ -29,6 +33,9 @@ pub(super) struct State {
     pub(super) step: usize,
     /// The best validation so far: its step and Recall@1.
     pub(super) best: Option<(usize, f64)>,
+    /// Validations since the best one.
+    #[serde(default)]
+    pub(super) stale: usize,
     /// Recall@1 before the first step.
     pub(super) recall_before: Option<f64>,
     /// The settings of the run.
@@ -50,20 +57,40 @@ impl State {
         }
         let data = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let (config, model) = (config.clone(), model.clone());
-        Self { step: 0, best: None, recall_before: None, config, model, data }
+        Self { step: 0, best: None, stale: 0, recall_before: None, config, model, data }
     }
 
-    pub(super) fn save_into(&self, writer: &CheckpointWriter, store: &ParamStore, sgd: &Sgd) -> Result<()> {
+    /// With an average, to be called while it is in the model's place.
+    pub(super) fn save_into(
+        &self,
+        writer: &CheckpointWriter,
+        store: &ParamStore,
+        learner: &Learner,
+    ) -> Result<()> {
+        let prefixed = |prefix: &str, named: Vec<(String, Tensor)>| -> Vec<(String, Tensor)> {
+            named.into_iter().map(|(name, t)| (format!("{prefix}{name}"), t)).collect()
+        };
         let mut tensors: BTreeMap<String, Tensor> =
-            sgd.state().map(|(name, v)| (format!("{VELOCITY}{name}"), v)).collect();
+            prefixed(OPTIMIZER, learner.optimizer.state()?).into_iter().collect();
         tensors.extend(store.entries("loss.").into_iter().map(|(n, p)| (n, p.var.as_detached_tensor())));
+        if let Some(memory) = &learner.memory {
+            tensors.extend(prefixed(MEMORY, memory.state()?));
+        }
+        if let Some(average) = &learner.average {
+            tensors.extend(average.held().map(|(name, t)| (format!("{RAW}{name}"), t.clone())));
+        }
         writer.tensors(TENSORS_FILE, &tensors)?;
         writer.json(STATE_FILE, self)
     }
 
     /// Reads the state in `last` and puts its tensors into the network, the loss and the optimiser, provided it is
     /// of the same run as `fresh`.
-    pub(super) fn load(last: &Path, fresh: &Self, embedder: &mut Embedder, sgd: &mut Sgd) -> Result<Self> {
+    pub(super) fn load(
+        last: &Path,
+        fresh: &Self,
+        embedder: &mut Embedder,
+        learner: &mut Learner,
+    ) -> Result<Self> {
         let last = checkpoint::locate(last);
         let path = last.join(STATE_FILE);
         if !path.exists() {
@@ -88,9 +115,22 @@ impl State {
                 return Err(EmbedError::Weights { path: last.clone(), arch, mismatch });
             }
         }
-        for (name, tensor) in &state {
-            if let Some(name) = name.strip_prefix(VELOCITY) {
-                sgd.restore(name, &tensor.to_device(embedder.store().device())?)?;
+        let part = |prefix: &str| -> BTreeMap<String, Tensor> {
+            let named =
+                state.iter().filter_map(|(n, t)| Some((n.strip_prefix(prefix)?.to_owned(), t.clone())));
+            named.collect()
+        };
+        let store = embedder.store();
+        learner.optimizer.restore(&part(OPTIMIZER), store)?;
+        if let Some(memory) = &mut learner.memory {
+            memory.restore(&part(MEMORY))?;
+        }
+        if let Some(average) = &mut learner.average {
+            *average = Average::new(saved.config.average, store)?;
+            for (name, raw) in part(RAW) {
+                if let Some(param) = store.get(&name) {
+                    param.var.set(&raw.to_device(store.device())?)?;
+                }
             }
         }
         embedder.weights_changed()?;

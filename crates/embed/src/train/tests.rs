@@ -11,9 +11,13 @@ use crate::checkpoint::ModelConfig;
 use crate::dataset::DatasetConfig;
 use crate::embedder::{DeviceKind, ModelSource};
 use crate::head::HeadConfig;
-use crate::loss::{ArcMarginConfig, LossConfig, SoftmaxConfig, TripletConfig};
+use crate::loss::{
+    ArcMarginConfig, ContrastiveConfig, LossConfig, ProxyNcaConfig, SmoothApConfig, SoftTripleConfig,
+    SoftmaxConfig, SupConConfig, TripletConfig,
+};
 use crate::miner::Miner;
-use crate::schedule::Schedule;
+use crate::optimizer::{Algorithm, OptimizerConfig};
+use crate::schedule::{Schedule, Shape};
 use crate::transform::TrainTransform;
 
 /// Four classes of six pictures: stripes of a class's own width and direction, in random colours.
@@ -100,6 +104,11 @@ fn every_loss_falls() {
         arcmargin(),
         triplet(Miner::BatchAll),
         triplet(Miner::Layout),
+        triplet(Miner::DistanceWeighted),
+        LossConfig::Supcon(SupConConfig::default()),
+        LossConfig::ProxyNca(ProxyNcaConfig::default()),
+        LossConfig::SoftTriple(SoftTripleConfig { centers: 2, ..SoftTripleConfig::default() }),
+        LossConfig::SmoothAp(SmoothApConfig { temperature: 0.05 }),
     ];
     for (i, loss) in losses.into_iter().enumerate() {
         let mut config = settings(loss.clone(), 24);
@@ -125,6 +134,122 @@ fn a_run_stopped_and_resumed_ends_as_one_never_stopped() {
     assert_eq!([first.losses, rest.losses].concat(), whole.losses);
     let log = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
     assert_eq!(log.lines().filter(|line| line.contains("\"loss\"")).count(), 10);
+}
+
+/// One setting after another that a run has to remember something for.
+fn remembering() -> Vec<(&'static str, TrainConfig)> {
+    let contrastive = LossConfig::Contrastive(ContrastiveConfig::default());
+    let plain = settings(arcmargin(), 7);
+    let algorithm = |algorithm| OptimizerConfig { algorithm, loss_lr: 10.0, ..OptimizerConfig::default() };
+    let shape = |shape| Schedule { lr: 0.01, warmup: 0, shape };
+    vec![
+        ("adam", TrainConfig { optimizer: algorithm(Algorithm::Adam), ..plain.clone() }),
+        (
+            "adamw, one cycle",
+            TrainConfig {
+                optimizer: algorithm(Algorithm::AdamW),
+                schedule: shape(Shape::OneCycle { rise: 0.3 }),
+                ..plain.clone()
+            },
+        ),
+        ("average", TrainConfig { average: 0.8, schedule: shape(Shape::Linear), ..plain.clone() }),
+        ("accumulate", TrainConfig { accumulate: 2, batch: 6, ..plain.clone() }),
+        ("memory", TrainConfig { memory: 30, memory_start: 1, ..settings(contrastive.clone(), 7) }),
+        ("chunk", TrainConfig { chunk: 5, ..settings(contrastive, 7) }),
+        (
+            "freeze",
+            TrainConfig {
+                freeze_backbone: Freeze::First(2),
+                freeze_norms: Freeze::First(5),
+                ..plain.clone()
+            },
+        ),
+        (
+            "proxies, clipped",
+            TrainConfig {
+                loss: LossConfig::ProxyNca(ProxyNcaConfig::default()),
+                optimizer: OptimizerConfig { clip_norm: 0.5, ..algorithm(Algorithm::Sgd) },
+                ..plain
+            },
+        ),
+    ]
+}
+
+#[test]
+fn whatever_a_run_remembers_it_goes_on_as_if_never_stopped() {
+    let (dir, data) = pictures();
+    for (i, (name, config)) in remembering().into_iter().enumerate() {
+        let folder = |part: &str| dir.path().join(format!("{i}-{part}"));
+        let whole = run(&data, folder("whole"), &config, false, usize::MAX).unwrap();
+        let first = run(&data, folder("parts"), &config, false, 1 + i % 5).unwrap();
+        let rest = run(&data, folder("parts"), &config, true, usize::MAX).unwrap();
+        assert_eq!([first.losses, rest.losses].concat(), whole.losses, "{name}");
+        assert_eq!(rest.fingerprint, whole.fingerprint, "{name}");
+        let last = Embedder::open(&ModelSource::new(folder("parts").join("last").to_str().unwrap())).unwrap();
+        assert_eq!(last.fingerprint(), whole.fingerprint, "{name}");
+    }
+}
+
+#[test]
+fn chunks_give_the_gradient_of_the_whole_batch() {
+    let (dir, data) = pictures();
+    let contrastive = LossConfig::Contrastive(ContrastiveConfig::default());
+    let whole = TrainConfig { freeze_norms: Freeze::All, ..settings(contrastive, 4) };
+    let chunks = TrainConfig { chunk: 5, ..whole.clone() };
+    let whole = run(&data, dir.path().join("whole"), &whole, false, usize::MAX).unwrap();
+    let chunks = run(&data, dir.path().join("chunks"), &chunks, false, usize::MAX).unwrap();
+    for (a, b) in whole.losses.iter().zip(&chunks.losses) {
+        assert!((a - b).abs() < 1e-3 * a.abs().max(1.0), "{:?} {:?}", whole.losses, chunks.losses);
+    }
+}
+
+#[test]
+fn a_frozen_backbone_stays_and_the_head_learns() {
+    let (dir, data) = pictures();
+    let folder = dir.path().join("run");
+    let config = TrainConfig { freeze_backbone: Freeze::All, ..settings(arcmargin(), 3) };
+    run(&data, folder.clone(), &config, false, usize::MAX).unwrap();
+    let last = Embedder::open(&ModelSource::new(folder.join("last").to_str().unwrap())).unwrap();
+    let moved = |prefix: &str| {
+        last.store().entries(prefix).iter().any(|(name, param)| {
+            let before = tiny().store().get(name).unwrap().var.flatten_all().unwrap();
+            let after = param.var.flatten_all().unwrap();
+            before.to_vec1::<f32>().unwrap() != after.to_vec1::<f32>().unwrap()
+        })
+    };
+    assert!(!moved("backbone.") && moved("head."));
+}
+
+#[test]
+fn patience_ends_a_run_and_old_models_go() {
+    let (dir, data) = pictures();
+    let folder = dir.path().join("run");
+    // The made-up measure only falls: before the first step it is best, and after steps 4 and 8 worse.
+    let config = TrainConfig { patience: 2, keep: 2, save_every: 2, ..settings(arcmargin(), 40) };
+    let outcome = run(&data, folder.clone(), &config, false, usize::MAX).unwrap();
+    assert!(outcome.summary.early && !outcome.summary.stopped);
+    assert_eq!(outcome.summary.steps, 8);
+    let kept = |step: usize| folder.join(format!("step-{step:06}")).exists();
+    assert_eq!([2, 4, 6, 8].map(kept), [false, false, true, true]);
+}
+
+#[test]
+fn a_memory_needs_a_loss_over_pairs() {
+    let (dir, data) = pictures();
+    let config = TrainConfig { memory: 100, ..settings(arcmargin(), 3) };
+    let error = run(&data, dir.path().join("run"), &config, false, 9).err().unwrap().to_string();
+    assert!(error.starts_with("memory") && error.contains("contrastive"), "{error}");
+}
+
+#[test]
+fn a_batch_larger_than_the_data_is_refused() {
+    let (dir, data) = pictures();
+    for (loss, needle) in [(arcmargin(), "24"), (LossConfig::Supcon(SupConConfig::default()), "classes")] {
+        let config = TrainConfig { batch: 48, ..settings(loss, 3) };
+        let error = run(&data, dir.path().join("run"), &config, false, 9).err().unwrap().to_string();
+        assert!(error.contains(needle), "{error}");
+        assert!(!dir.path().join("run").exists(), "nothing is written");
+    }
 }
 
 #[test]

@@ -10,11 +10,13 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 mod decode;
+mod distortion;
 mod eval;
 mod train;
 
 pub use decode::{ImageError, ImageErrorKind, Limits, decode_bytes, decode_file};
 pub(crate) use decode::{decode, read};
+pub use distortion::Distortion;
 pub use eval::EvalTransform;
 pub use train::TrainTransform;
 

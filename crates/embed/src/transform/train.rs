@@ -5,12 +5,12 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EvalTransform, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Part, TransformError, check_normalisation,
-    lookup, resize,
+    Distortion, EvalTransform, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Part, TransformError,
+    check_normalisation, lookup, resize,
 };
 
 /// torchvision's `RandomResizedCrop(size, scale, ratio)`, `RandomHorizontalFlip(flip)`, `ToTensor`,
-/// `Normalize(mean, std)`.
+/// `Normalize(mean, std)`, with a [`Distortion`] in between.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainTransform {
@@ -28,6 +28,8 @@ pub struct TrainTransform {
     pub std: [f32; 3],
     /// The resizing filter.
     pub interpolation: Interpolation,
+    /// What else is changed at random.
+    pub distortion: Distortion,
 }
 
 impl Default for TrainTransform {
@@ -40,6 +42,7 @@ impl Default for TrainTransform {
             mean: IMAGENET_MEAN,
             std: IMAGENET_STD,
             interpolation: Interpolation::Bilinear,
+            distortion: Distortion::default(),
         }
     }
 }
@@ -79,6 +82,7 @@ impl TrainTransform {
             self.flip,
             "a probability from 0 to 1",
         )?;
+        self.distortion.validate()?;
         check_normalisation(self.mean, self.std)
     }
 
@@ -103,6 +107,7 @@ impl TrainTransform {
         let part = self.part(image.width(), image.height(), rng);
         let mirrored = rng.random::<f32>() < self.flip;
         let view = resize(image, part, self.size, self.size, self.interpolation);
+        let view = self.distortion.apply(view, rng);
         let size = self.size as usize;
         let table = lookup(self.mean, self.std);
         for (at, pixel) in view.as_raw().chunks_exact(3).enumerate() {
@@ -112,6 +117,7 @@ impl TrainTransform {
                 out[(c * size + y) * size + x] = table[c][usize::from(pixel[c])];
             }
         }
+        self.distortion.erase(out, size, rng);
     }
 
     /// torchvision's `RandomResizedCrop.get_params`: ten tries of a random area and a log-uniform ratio, then the

@@ -1,0 +1,104 @@
+//! N-pairs: each anchor finds its positive among all others' (Sohn 2016, NeurIPS).
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::pairs::nothing;
+use super::{Loss, cross_entropy};
+
+/// Settings of [`Npairs`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NpairsConfig {
+    /// Weight of the mean squared norm of the embeddings; the default is the Paddle original's.
+    pub reg_lambda: f64,
+}
+
+impl Default for NpairsConfig {
+    fn default() -> Self {
+        Self { reg_lambda: 0.01 }
+    }
+}
+
+/// Cross-entropy of the products of each class's first row (the anchor) with every class's second row (the
+/// positive), its own being the label, plus `λ / 2` times the mean squared norm of all rows. Embeddings are taken
+/// as they are, **not** normalised, and one direction only, as in the Paddle original, whose batches are two
+/// images a class side by side.
+///
+/// Classes with one row give no anchor and no positive; without any pair the batch costs nothing.
+#[derive(Debug)]
+pub struct Npairs {
+    config: NpairsConfig,
+}
+
+impl Npairs {
+    /// It has no parameters.
+    pub fn new(config: NpairsConfig) -> Self {
+        Self { config }
+    }
+}
+
+/// The first and the second row of each class that has two, in the order of the first.
+fn pairs(labels: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let firsts = (0..labels.len()).filter(|&i| !labels[..i].contains(&labels[i]));
+    let pair = |i: usize| Some((i as u32, (i + 1..labels.len()).find(|&j| labels[j] == labels[i])? as u32));
+    firsts.filter_map(pair).unzip()
+}
+
+impl Loss for Npairs {
+    fn forward(&self, embeddings: &Tensor, labels: &[u32]) -> Result<Tensor> {
+        let (anchors, positives) = pairs(labels);
+        if anchors.is_empty() {
+            return nothing(embeddings);
+        }
+        let own: Vec<u32> = (0..anchors.len() as u32).collect();
+        let rows = |rows: Vec<u32>| embeddings.index_select(&Tensor::new(rows, embeddings.device())?, 0);
+        let products = rows(anchors)?.matmul(&rows(positives)?.t()?)?;
+        let norms = embeddings.sqr()?.sum(1)?.mean_all()?;
+        cross_entropy(&products, &own, 0.0)? + (norms * (0.5 * self.config.reg_lambda))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::check::{
+        assert_close, assert_literal, assert_nothing, cross_entropy_row, dot, embeddings, value,
+    };
+
+    const LABELS: [u32; 8] = [5, 5, 1, 1, 2, 2, 0, 0];
+
+    fn build() -> Npairs {
+        Npairs::new(NpairsConfig::default())
+    }
+
+    // import numpy as np
+    // x = np.sin(np.arange(32)**2 + .5).reshape(8, 4); s = x[0::2] @ x[1::2].T
+    // print(np.mean(np.log(np.exp(s).sum(1)) - np.diag(s)) + .5 * .01 * (x**2).sum(1).mean())
+    #[test]
+    fn the_value_is_paddles_formula() {
+        assert_close(value(&build(), &embeddings(8, 4), &LABELS), 1.221_707_6, 1e-4);
+    }
+
+    #[test]
+    fn value_and_gradient_are_those_of_the_literal_loop() {
+        assert_literal(&build(), &embeddings(8, 4), &LABELS, &[], &|inputs| {
+            let x = &inputs[0];
+            let (mut total, mut norms) = (0.0, 0.0);
+            for a in 0..4 {
+                let products: Vec<f64> = (0..4).map(|p| dot(&x[2 * a], &x[2 * p + 1])).collect();
+                total += cross_entropy_row(&products, a) / 4.0;
+            }
+            for row in x {
+                norms += dot(row, row) / 8.0;
+            }
+            total + 0.5 * 0.01 * norms
+        });
+    }
+
+    #[test]
+    fn a_class_with_one_row_gives_no_pair() {
+        assert_eq!(pairs(&[3, 1, 3, 2, 1, 3]), (vec![0, 1], vec![2, 4]));
+        assert_nothing(&build(), 3, 4, &[1, 2, 3]);
+    }
+}
