@@ -260,7 +260,7 @@ fn adds_replaces_and_deletes_for_good() {
         photo,
         "it keeps its picture"
     );
-    let other = std::fs::read(dir.path("cat").join(&a_key(&dir, 9))).expect("a photograph");
+    let other = std::fs::read(dir.path("cat").join(a_key(&dir, 9))).expect("a photograph");
     put("PUT", Some(&other), &described).is(200);
     assert_eq!(server.get(changed["photo"].as_str().expect("it")).is(200).body, other);
     server.json("PUT", &items, &json!({ "key": "never seen" })).fails(404, "unknown_item");

@@ -194,7 +194,9 @@ mod tests {
     use super::*;
 
     fn noise() -> RgbImage {
-        RgbImage::from_fn(90, 60, |x, y| image::Rgb([(x * 31 ^ y * 17) as u8, (x * y) as u8, (x * 7) as u8]))
+        RgbImage::from_fn(90, 60, |x, y| {
+            image::Rgb([((x * 31) ^ (y * 17)) as u8, (x * y) as u8, (x * 7) as u8])
+        })
     }
 
     #[test]

@@ -101,7 +101,7 @@ mod tests {
     fn keys_become_flags_of_every_kind() {
         let text =
             "loss = \"softmax\"\nlr = 0.01\nlr_steps = [15, 25]\nnesterov = true\nresume = false\nbatch = 8";
-        let wanted = ["--batch=8", "--loss=softmax", "--lr=0.01", "--lr-steps=15,25", "--nesterov=true"];
+        let wanted = ["--batch=8", "--loss=softmax", "--lr-steps=15,25", "--lr=0.01", "--nesterov=true"];
         let mut found = expanded(text, &[]).unwrap();
         found.sort();
         assert_eq!(found, wanted);

@@ -42,8 +42,11 @@ pub(crate) struct Shelf {
     keys: [Mutex<()>; 64],
     changes: AtomicU64,
     unpublished: Mutex<Unpublished>,
-    facets: Mutex<Option<((u64, u64), Arc<Facets>)>>,
+    facets: Mutex<Option<KnownFacets>>,
 }
+
+/// Facets, and the state of the index they were counted in.
+type KnownFacets = ((u64, u64), Arc<Facets>);
 
 #[derive(Clone, Copy)]
 struct Unpublished {

@@ -40,6 +40,9 @@ pub(crate) fn assert_gradient(loss: &dyn Loss, x: &Tensor, labels: &[u32]) {
     }
 }
 
+/// A matrix, row by row.
+type Rows = Vec<Vec<f64>>;
+
 /// Insists that the value of `loss`, and its gradients for the embeddings and its own `parameters`, are those of
 /// `literal`: a loop in f64 over the embeddings and the parameters, each given row by row, differentiated by
 /// central differences. Values within 1e-4, gradients within 1e-3, of numbers above one relatively.
@@ -48,7 +51,7 @@ pub(crate) fn assert_literal(
     x: &Tensor,
     labels: &[u32],
     parameters: &[&Var],
-    literal: &dyn Fn(&[Vec<Vec<f64>>]) -> f64,
+    literal: &dyn Fn(&[Rows]) -> f64,
 ) {
     let var = Var::from_tensor(x).unwrap();
     let found = loss.forward(var.as_tensor(), labels).unwrap();

@@ -93,11 +93,11 @@ mod tests {
                 let (mut pull, mut push, mut present) = (0.0, 0.0, 0.0);
                 for c in 0..4 {
                     let (mut own, mut other) = (0.0, 0.0);
-                    for (i, &label) in labels.iter().enumerate() {
+                    for (s, &label) in s.iter().zip(&labels) {
                         if label as usize == c {
-                            own += (-32.0 * (s[i][c] - 0.1)).exp();
+                            own += (-32.0 * (s[c] - 0.1)).exp();
                         } else {
-                            other += (32.0 * (s[i][c] + 0.1)).exp();
+                            other += (32.0 * (s[c] + 0.1)).exp();
                         }
                     }
                     present += f64::from(u8::from(own > 0.0));

@@ -131,9 +131,14 @@ impl TrainConfig {
             let reason = format!("{} a class do not divide a batch of {}", self.per_class, self.batch);
             return fail("per_class", reason);
         }
+        let per_class = if self.per_class > 0 { self.per_class } else { self.loss.images_per_class() };
+        if per_class > 1 && self.batch / per_class < 2 {
+            let reason =
+                format!("{per_class} a class fill a batch of {}: 2 classes are the least", self.batch);
+            return fail("per_class", reason);
+        }
         let drawn = self.sampler_config().batch_size();
         if drawn != self.batch {
-            let per_class = if self.per_class > 0 { self.per_class } else { self.loss.images_per_class() };
             let reason = format!("{per_class} a class do not divide a batch of {}", self.batch);
             return fail("per_class", reason);
         }

@@ -70,9 +70,8 @@ mod tests {
             others.sort_by(|a, b| cosine(*b).total_cmp(&cosine(*a)));
             let mut sum = row(i).to_vec();
             for j in &others[..3] {
-                for c in 0..3 {
-                    sum[c] += cosine(*j).max(0.0).powi(2) * row(*j)[c];
-                }
+                let weight = cosine(*j).max(0.0).powi(2);
+                sum.iter_mut().zip(row(*j)).for_each(|(sum, v)| *sum += weight * v);
             }
             normalise(&mut sum);
             for c in 0..3 {

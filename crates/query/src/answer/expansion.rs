@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn the_formula() {
         let weighed = [(0.6, vec![1.0, 0.0, 0.0]), (0.48, vec![0.0, 0.6, 0.8])];
-        let expected = [0.683_748_36, 0.725_942_33, 0.074_134_41];
+        let expected = [0.683_748, 0.725_942, 0.074_134];
         for (value, expected) in alpha_weighted(&[0.6, 0.8, 0.0], &weighed, 3.0).iter().zip(expected) {
             assert!((value - expected).abs() < 1e-5, "{value} {expected}");
         }
