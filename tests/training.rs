@@ -196,7 +196,7 @@ fn recipes_that_cannot_be_are_refused_by_name() {
         .exits(2)
         .complains_of(&["none.toml"]);
     std::fs::remove_file(dir.path("recipe.toml")).unwrap();
-    assert_eq!(dir.snapshot(), before, "nothing was written");
+    assert!(dir.snapshot() == before, "nothing was written");
 }
 
 #[test]

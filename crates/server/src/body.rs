@@ -15,6 +15,8 @@ use crate::problem::{Answer, Problem};
 
 /// The unit memory is counted in.
 const UNIT: usize = 4096;
+/// How many times the limit a body may go on beyond it before the connection is cut.
+const SWALLOWED: usize = 4;
 
 /// How much of all bodies together may be in memory.
 pub(crate) struct BodyBudget {
@@ -48,6 +50,18 @@ impl BodyBudget {
         }
     }
 
+    /// Reads on for a while and keeps nothing: who is still sending would not see an answer, only a broken connection.
+    async fn swallow(&self, mut body: Body) {
+        let mut left = SWALLOWED * self.each;
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            if len > left {
+                return;
+            }
+            left -= len;
+        }
+    }
+
     async fn collect(&self, body: Body) -> Answer<Received> {
         let mut whole = Vec::new();
         let mut share: Option<OwnedSemaphorePermit> = None;
@@ -58,6 +72,8 @@ impl BodyBudget {
             let chunk =
                 chunk.map_err(|error| Problem::bad_request(format!("the request broke off: {error}")))?;
             if whole.len() + chunk.len() > self.each {
+                drop((whole, share));
+                self.swallow(body).await;
                 let message = format!("the request has more than the limit of {} bytes", self.each);
                 return Err(Problem::too_large(message));
             }

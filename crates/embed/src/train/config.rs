@@ -124,6 +124,9 @@ impl TrainConfig {
         let OptimizerConfig { momentum, weight_decay, nesterov, loss_lr, head_lr, clip_norm, .. } =
             self.optimizer;
         let OptimizerConfig { algorithm, beta1, beta2, epsilon, .. } = self.optimizer;
+        if let Err(error) = self.augment.validate() {
+            return fail("augment", error.to_string());
+        }
         if self.batch < 2 {
             return fail("batch", format!("{} is too small: batch statistics need at least 2", self.batch));
         }

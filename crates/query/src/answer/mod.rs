@@ -1,6 +1,6 @@
 //! Better answers than the plain nearest neighbours, each optional and off by default.
 //!
-//! What is done to the photograph: [`photo`] (a [`crop`] box, several [`views`]), several photographs [`together`]. What is
+//! What is done to the photograph: [`photo`] (a [`crop`] box, several [`views`]), several photographs [`together()`]. What is
 //! done to the search: [`expansion`] of the query, re-ranking of the answers ([`rerank`]), one answer a class
 //! ([`grouping`]). What is done to the index: [`augment`] and [`crate::whitening`]. [`Answering`] wraps an index so
 //! that whoever searches it gets the better answers; search and evaluation use the same.
