@@ -51,7 +51,7 @@ pub(crate) struct AccessArgs {
     /// PEM file of the certificate's private key
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Origin whose pages may use the server (CORS), such as https://shop.example; may be given several times
+    /// Origin whose pages may use the server (CORS), such as `https://shop.example`; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) allow_origin: Vec<String>,
 }
