@@ -29,7 +29,7 @@ fn a_stored_item_finds_its_neighbours_that_meet_the_conditions() {
     let conditions = ["--where", "n >= 10", "--where", "class != c2"];
     let found = search(&dir, &[&["--item", "p0.jpg", "-k", "3", "--explain"], &conditions[..]].concat());
     assert_eq!(keys(&found), ["p11.jpg", "p12.jpg", "p13.jpg"]);
-    let explain = &found["results"][0]["explain"];
+    let explain = &found["results"][0]["searches"][0];
     assert_eq!((&explain["matching"], &explain["strategy"]), (&json!(22), &json!("exact_matches")));
     let any =
         r#"{"or": [{"eq": {"field": "n", "value": 30}}, {"eq": {"field": "key", "value": "p31.jpg"}}]}"#;
@@ -41,6 +41,27 @@ fn a_stored_item_finds_its_neighbours_that_meet_the_conditions() {
         .run(["search", "--index", "shop", "--item", "p9.jpg", "--where", "n in 8,9", "--explain"])
         .exits(0);
     assert!(text.stdout.contains("p8.jpg") && text.stdout.contains("2 of 40 items match"), "{}", text.stdout);
+}
+
+#[test]
+fn every_search_for_a_better_answer_is_told() {
+    let dir = arc();
+    let one_each = ["--item", "p0.jpg", "-k", "3", "--one-per-class", "--expand", "2", "--explain"];
+    let found = search(&dir, &one_each);
+    let classes: std::collections::BTreeSet<_> = found["results"][0]["hits"]
+        .as_array()
+        .expect("hits")
+        .iter()
+        .map(|hit| hit["class"].as_str().expect("a class"))
+        .collect();
+    assert_eq!(classes.len(), 3);
+    let searches = found["results"][0]["searches"].as_array().expect("searches");
+    assert!(searches.len() >= 2, "one to expand, one to answer: {searches:?}");
+    let none = search(&dir, &["--item", "p0.jpg", "--threshold", "1"]);
+    assert_eq!((&none["results"][0]["no_match"], &none["results"][0]["hits"]), (&json!(true), &json!([])));
+    dir.run(["search", "--index", "shop", "--item", "p0.jpg", "--views", "flip"])
+        .exits(2)
+        .complains_of(&["--views"]);
 }
 
 #[test]

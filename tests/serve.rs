@@ -97,6 +97,42 @@ fn searches_by_photo_item_and_vector() {
 }
 
 #[test]
+fn better_answers_are_those_of_the_command_line() {
+    let dir = shop();
+    let keys_of = |index: &str| Index::open(dir.path(index)).expect("the index").items().expect("items");
+    let items = keys_of("index-data/shop");
+    let paths: Vec<String> = items[..2].iter().map(|item| format!("cat/{}", item.key)).collect();
+    let photos: Vec<Vec<u8>> =
+        paths.iter().map(|path| std::fs::read(dir.path(path)).expect("a photograph")).collect();
+    let photos: Vec<&[u8]> = photos.iter().map(Vec::as_slice).collect();
+    let server = Serving::start(&dir, &[]);
+    let by_photo = format!("{SHOP}/search/photo");
+    let cases: [(&[&str], &[(&str, &str)]); 5] = [
+        (&[], &[]),
+        (&["--expand", "3"], &[("expand", "3")]),
+        (&["--rerank", "20"], &[("rerank", "20")]),
+        (&["--views", "flip", "--box", "0.1,0.1,0.8,0.8"], &[("views", "flip"), ("box", "0.1,0.1,0.8,0.8")]),
+        (&["--one-per-class"], &[("group_by", "class")]),
+    ];
+    for (arguments, fields) in cases {
+        let told = [&["search", "--index", "shop", "--json", "--together", &paths[0], &paths[1]], arguments];
+        let told = dir.run(told.concat()).exits(0).json();
+        let served = server.form_of("POST", &by_photo, &photos, fields).is(200).json();
+        assert_eq!(keys(&served), keys(&told["results"][0]), "{arguments:?}");
+    }
+    let by_item = json!({ "key": items[0].key, "k": 5, "expand": 3, "rerank": 20 });
+    let served = server.json("POST", &format!("{SHOP}/search"), &by_item).is(200).json();
+    let told = ["search", "--index", "shop", "--json", "--item", &items[0].key, "-k", "5", "--expand", "3"];
+    let told = dir.run(told.into_iter().chain(["--rerank", "20"])).exits(0).json();
+    assert_eq!(keys(&served), keys(&told["results"][0]));
+    server.form_of("POST", &by_photo, &[photos[0]; 17], &[]).fails(400, "bad_request");
+    server.form_of("POST", &format!("{SHOP}/items"), &photos, &[]).fails(400, "bad_request");
+    server
+        .json("POST", &format!("{SHOP}/search"), &json!({ "id": 1, "rerank": 0 }))
+        .fails(400, "bad_request");
+}
+
+#[test]
 fn shows_indexes_items_and_pictures() {
     let dir = shop();
     let (key, photo) = a_photo(&dir);

@@ -128,6 +128,17 @@ impl Serving {
         photo: Option<&[u8]>,
         fields: &[(&str, &str)],
     ) -> Answer {
+        self.form_of(method, path, photo.as_slice(), fields)
+    }
+
+    /// A form with any number of photographs.
+    pub(crate) fn form_of(
+        &self,
+        method: &str,
+        path: &str,
+        photos: &[&[u8]],
+        fields: &[(&str, &str)],
+    ) -> Answer {
         const BOUNDARY: &str = "----a-boundary-that-no-photograph-has";
         let mut body = Vec::new();
         for (name, value) in fields {
@@ -135,7 +146,7 @@ impl Serving {
                 format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
             body.extend_from_slice(part.as_bytes());
         }
-        if let Some(photo) = photo {
+        for photo in photos {
             let head = format!(
                 "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"photo\"; filename=\"a.jpg\"\r\ncontent-type: \
                  image/jpeg\r\n\r\n"

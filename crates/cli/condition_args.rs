@@ -11,7 +11,8 @@ use crate::args::HowArgs;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConditionArgs {
     /// Search with a stored item, by its key, instead of a photograph; can be given several times
-    #[arg(long = "item", value_name = "KEY", conflicts_with_all = ["photos", "model"])]
+    #[arg(long = "item", value_name = "KEY", 
+        conflicts_with_all = ["photos", "model", "part", "views", "together", "html"])]
     pub(crate) items: Vec<String>,
     /// Only items that meet the condition: "price < 20", "brand = Acme", "brand != Acme", "size in 40, 41", "brand" (is
     /// there), "not …", or a filter as JSON; given several times, all must be met

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use semblance_index::{Explain, Item};
-use semblance_query::answer::AnswerConfig;
-use semblance_query::{Engine, Hit, QueryError};
+use semblance_query::answer::{AnswerConfig, together};
+use semblance_query::{Answer, Engine, Hit, QueryError, Question};
 use serde::Serialize;
 
 use crate::args::SearchArgs;
@@ -34,8 +34,9 @@ pub(crate) struct Answered<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) no_match: bool,
     pub(crate) hits: Vec<Hit>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) explain: Option<Explain>,
+    /// The searches of the index that the answer took, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) searches: Vec<Explain>,
 }
 
 pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
@@ -70,7 +71,11 @@ fn answers<'a>(
     let config = AnswerConfig { threshold: args.show.threshold, ..args.answer.answer() };
     let photo_config = args.answer.photo();
     let mut results = Vec::with_capacity(args.photos.len());
-    let (mut vectors, mut together, mut failed) = (Vec::new(), Vec::new(), 0);
+    let explain = args.condition.explain;
+    let ask = |vector: &[f32]| {
+        Question { vector, without: None, params: &params, config: &config, explain }.ask(engine.index())
+    };
+    let (mut vectors, mut photos, mut failed) = (Vec::new(), Vec::new(), 0);
     for photo in &args.photos {
         let vector = engine.read(photo).and_then(|image| engine.embed(&image, &photo_config));
         let vector = match vector {
@@ -90,21 +95,15 @@ fn answers<'a>(
         };
         if args.show.together {
             vectors.push(vector);
-            together.push(photo.as_path());
+            photos.push(photo.as_path());
         } else {
-            let explain = match args.condition.explain {
-                true => Some(engine.index().search_explained(&vector, &params)?.1),
-                false => None,
-            };
-            let answer = engine.answer(&[vector], &params, &config)?;
-            let (hits, no_match) = (answer.hits, answer.no_match);
-            results.push(Answered { hits, no_match, explain, ..Answered::of(photo) });
+            results.push(Answered::of(photo).with(ask(&vector)?));
         }
     }
-    if let [first, others @ ..] = together.as_slice() {
-        let answer = engine.answer(&vectors, &params, &config)?;
-        let (hits, no_match) = (answer.hits, answer.no_match);
-        results.push(Answered { together_with: others.to_vec(), hits, no_match, ..Answered::of(first) });
+    if let [first, others @ ..] = photos.as_slice() {
+        let vector = together(&vectors).ok_or(QueryError::NothingInCommon)?;
+        let answered = Answered { together_with: others.to_vec(), ..Answered::of(first) };
+        results.push(answered.with(ask(&vector)?));
     }
     Ok((results, failed))
 }
@@ -117,8 +116,13 @@ impl<'a> Answered<'a> {
             error: None,
             no_match: false,
             hits: Vec::new(),
-            explain: None,
+            searches: Vec::new(),
         }
+    }
+
+    fn with(self, answer: Answer) -> Self {
+        let Answer { hits, no_match, searches, .. } = answer;
+        Self { hits, no_match, searches, ..self }
     }
 
     /// The photographs, as one line.
@@ -141,7 +145,7 @@ fn text(found: &Found<'_>, engine: &Engine) -> String {
             let _ = writeln!(out, "  {remark}");
         }
         out.push_str(&hits(&answer.hits, |item| engine.picture(item)));
-        out.push_str(&search_item::explained(answer.explain.as_ref()));
+        out.push_str(&search_item::explained(&answer.searches));
     }
     out
 }

@@ -29,11 +29,7 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
         allowed_origins: args.access.allow_origin.clone(),
         threads: printer.threads.map_or(0, usize::from),
         limits: limits(&args.limits),
-        batch: BatchConfig {
-            size: args.limits.batch as usize,
-            wait: Duration::from_millis(args.limits.batch_wait.into()),
-            queue: args.limits.queue as usize,
-        },
+        batch: BatchConfig { size: args.limits.batch as usize, queue: args.limits.queue as usize },
         ..ServerConfig::new(args.listen, indexes)
     })?;
     for (name, remark) in server.indexes() {

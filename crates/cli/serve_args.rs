@@ -75,10 +75,7 @@ pub(crate) struct LimitArgs {
     /// Most photographs the model gets at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) batch: u32,
-    /// Longest time in milliseconds a photograph waits for others that are being decoded
-    #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=1000))]
-    pub(crate) batch_wait: u32,
-    /// Photographs that may wait to be decoded, and for the model; more are sent away with 503
+    /// Photographs that may wait for the model, and thumbnails that may wait to be made; more are sent away with 503
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) queue: u32,
 }

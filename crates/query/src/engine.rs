@@ -4,49 +4,13 @@ use std::path::{Path, PathBuf};
 
 use semblance_embed::transform::{Limits, decode_bytes, decode_file};
 use semblance_embed::{Embedder, ModelSource};
-use semblance_index::{Explain, Index, Item, Neighbor, SearchParams, VectorIndex as _};
-use serde::Serialize;
+use semblance_index::{Index, Item, SearchParams};
 
-use crate::answer::{AnswerConfig, Answering, PhotoConfig, together};
+use crate::answer::PhotoConfig;
 use crate::catalog;
 use crate::error::{QueryError, Result};
+use crate::question::Hit;
 use crate::whitening::Whitening;
-
-/// A found item.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Hit {
-    /// Place in the result, from 1.
-    pub rank: usize,
-    /// Cosine similarity of the photograph and the item's picture, greater is closer.
-    pub score: f32,
-    /// The item.
-    #[serde(flatten)]
-    pub item: Item,
-}
-
-impl Hit {
-    /// Joins neighbours, best first, with what the index knows of them.
-    ///
-    /// # Errors
-    /// An id the index does not have, and failures of the index.
-    pub fn of(index: &Index, neighbors: &[Neighbor]) -> Result<Vec<Self>> {
-        let hit = |(place, neighbor): (usize, &Neighbor)| {
-            Ok(Self { rank: place + 1, score: neighbor.score, item: index.item(neighbor.id)? })
-        };
-        neighbors.iter().enumerate().map(hit).collect()
-    }
-}
-
-/// What a photograph got.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Answer {
-    /// The items found, best first; those below the threshold are left out.
-    pub hits: Vec<Hit>,
-    /// Whether even the best item stayed below the threshold.
-    pub no_match: bool,
-    /// Cosine of the best item, whether above the threshold or below.
-    pub best: Option<f32>,
-}
 
 /// An open index with the model that made it.
 pub struct Engine {
@@ -128,16 +92,6 @@ impl Engine {
         self.search_vector(&self.embed(&image, &PhotoConfig::default())?, params)
     }
 
-    /// Like [`Self::search_file`], and tells how the answer was found.
-    ///
-    /// # Errors
-    /// As [`Self::search_file`].
-    pub fn search_file_explained(&self, photo: &Path, params: &SearchParams) -> Result<(Vec<Hit>, Explain)> {
-        let vector = self.embed(&decode_file(photo, &self.limits)?, &PhotoConfig::default())?;
-        let (neighbors, explain) = self.index.search_explained(&vector, params)?;
-        Ok((Hit::of(&self.index, &neighbors)?, explain))
-    }
-
     /// The upright picture in a file, within the engine's limits.
     ///
     /// # Errors
@@ -160,28 +114,6 @@ impl Engine {
             Some(whitening) => whitening.apply(&vectors),
             None => vectors,
         }
-    }
-
-    /// Answers several photographs of one item, given as vectors of [`Self::embed`], as one question; or one.
-    ///
-    /// # Errors
-    /// [`QueryError::NothingInCommon`] if they cancel out or there are none, and whatever the index reports.
-    pub fn answer<V: AsRef<[f32]>>(
-        &self,
-        photos: &[V],
-        params: &SearchParams,
-        config: &AnswerConfig,
-    ) -> Result<Answer> {
-        let vector = together(photos).ok_or(QueryError::NothingInCommon)?;
-        let found = Answering::new(&self.index, config).search(&vector, params)?;
-        let best = found
-            .iter()
-            .map(|neighbor| neighbor.score)
-            .fold(None, |best: Option<f32>, score| Some(best.map_or(score, |best| best.max(score))));
-        let enough = |neighbor: &Neighbor| config.threshold.is_none_or(|least| neighbor.score >= least);
-        let kept: Vec<Neighbor> = found.into_iter().filter(enough).collect();
-        let no_match = config.threshold.is_some() && kept.is_empty();
-        Ok(Answer { hits: Hit::of(&self.index, &kept)?, no_match, best })
     }
 
     /// The items nearest to a unit vector of the index's dimension, best first.

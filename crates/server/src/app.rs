@@ -88,7 +88,8 @@ impl App {
         })
     }
 
-    /// Work on a picture's bytes, no more of it at once than there are decoders, on a thread where it may take its time.
+    /// Work on a picture's bytes for a thumbnail, no more of it at once than there are decoders, on a thread where it may
+    /// take its time.
     pub(crate) async fn decode<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Answer<T> + Send + 'static,

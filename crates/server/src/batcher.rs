@@ -1,60 +1,58 @@
 //! Photographs of concurrent requests through the model together, on a thread of its own.
 //!
-//! A photograph waits for others only while some are being decoded, and never longer than the configured time: alone it
-//! goes through at once. The queue is bounded; whoever finds it full is told to come back.
+//! Whatever has come in while the model was busy is the next batch: a photograph that comes alone goes through at once, and
+//! none waits longer than for one batch. A batch is decoded on the threads that run the model afterwards, so that the two
+//! never compete for processors. The queue is bounded; whoever finds it full is told to come back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+use rayon::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::config::BatchConfig;
 use crate::problem::{Answer, Problem};
 
-/// Pixels of `n` photographs to `n` vectors, or why not.
+/// Pixels of `n` images to `n` vectors, or why not.
 pub(crate) type Embed = Box<dyn Fn(&[f32], usize) -> Result<Vec<f32>, String> + Send>;
-/// Told the size of every batch.
+/// Told how many photographs go through together.
 pub(crate) type OnBatch = Box<dyn Fn(usize) + Send>;
+/// Makes a photograph ready for the model.
+pub(crate) type Prepare = Box<dyn FnOnce() -> Answer<Ready> + Send>;
 
-/// How often a thread that waits looks whether there is still anything to wait for.
-const GLANCE: Duration = Duration::from_micros(500);
+/// A photograph as the model takes it.
+pub(crate) struct Ready {
+    /// `f32[views][3][side][side]`.
+    pub(crate) pixels: Vec<f32>,
+    /// How many images these are.
+    pub(crate) views: usize,
+}
 
 struct Job {
-    pixels: Vec<f32>,
-    answer: oneshot::Sender<Result<Vec<f32>, String>>,
+    prepare: Prepare,
+    answer: oneshot::Sender<Answer<Vec<f32>>>,
 }
+
+type Prepared = (oneshot::Sender<Answer<Vec<f32>>>, Ready);
 
 /// The way to the model's thread, which ends when this is dropped.
 pub(crate) struct Batcher {
     queue: SyncSender<Job>,
-    coming: Arc<AtomicUsize>,
 }
 
 impl Batcher {
     /// Starts the thread.
     pub(crate) fn start(config: BatchConfig, embed: Embed, on_batch: OnBatch) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(config.queue.max(1));
-        let coming = Arc::new(AtomicUsize::new(0));
-        let worker = Worker { config, jobs, coming: coming.clone(), embed, on_batch };
+        let worker = Worker { config, jobs, embed, on_batch };
         std::thread::Builder::new().name("embedder".to_owned()).spawn(move || worker.run())?;
-        Ok(Self { queue, coming })
+        Ok(Self { queue })
     }
 
-    /// Says that a photograph is on its way, till the value is dropped.
-    pub(crate) fn announce(&self) -> Announced {
-        self.coming.fetch_add(1, Ordering::Relaxed);
-        Announced(self.coming.clone())
-    }
-
-    /// The vector of a photograph, given by the pixels the model takes.
-    pub(crate) async fn embed(&self, pixels: Vec<f32>, announced: Announced) -> Answer<Vec<f32>> {
-        let (answer, vector) = oneshot::channel();
-        let queued = self.queue.try_send(Job { pixels, answer });
-        drop(announced);
-        match queued {
+    /// The vectors of a photograph's views, one after another.
+    pub(crate) async fn embed(&self, prepare: Prepare) -> Answer<Vec<f32>> {
+        let (answer, vectors) = oneshot::channel();
+        match self.queue.try_send(Job { prepare, answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 return Err(Problem::busy("too many photographs wait for the model: try again in a moment"));
@@ -63,25 +61,13 @@ impl Batcher {
                 return Err(Problem::internal("the model's thread is gone"));
             }
         }
-        let vector =
-            vector.await.map_err(|_| Problem::internal("the model's thread dropped a photograph"))?;
-        vector.map_err(Problem::internal)
-    }
-}
-
-/// A photograph that is being decoded.
-pub(crate) struct Announced(Arc<AtomicUsize>);
-
-impl Drop for Announced {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        vectors.await.map_err(|_| Problem::internal("the model's thread dropped a photograph"))?
     }
 }
 
 struct Worker {
     config: BatchConfig,
     jobs: Receiver<Job>,
-    coming: Arc<AtomicUsize>,
     embed: Embed,
     on_batch: OnBatch,
 }
@@ -89,59 +75,49 @@ struct Worker {
 impl Worker {
     fn run(self) {
         while let Ok(first) = self.jobs.recv() {
-            let mut batch = vec![first];
-            self.gather(&mut batch);
+            let more = self.jobs.try_iter().take(self.config.size.saturating_sub(1));
             // Whoever gave up waiting needs no vector.
-            batch.retain(|job| !job.answer.is_closed());
-            if !batch.is_empty() {
-                (self.on_batch)(batch.len());
-                while !batch.is_empty() {
-                    let rest = batch.split_off(power_of_four_below(batch.len()));
-                    self.work(std::mem::replace(&mut batch, rest));
-                }
+            let batch: Vec<Job> =
+                std::iter::once(first).chain(more).filter(|job| !job.answer.is_closed()).collect();
+            let mut ready: Vec<Prepared> = batch.into_par_iter().filter_map(prepared).collect();
+            if !ready.is_empty() {
+                (self.on_batch)(ready.len());
+            }
+            while !ready.is_empty() {
+                let rest = ready.split_off(self.first_few(&ready));
+                self.work(std::mem::replace(&mut ready, rest));
             }
         }
     }
 
-    fn gather(&self, batch: &mut Vec<Job>) {
-        let deadline = Instant::now() + self.config.wait;
-        while batch.len() < self.config.size {
-            match self.jobs.try_recv() {
-                Ok(job) => batch.push(job),
-                Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() || self.coming.load(Ordering::Relaxed) == 0 {
-                        return;
-                    }
-                    match self.jobs.recv_timeout(left.min(GLANCE)) {
-                        Ok(job) => batch.push(job),
-                        Err(RecvTimeoutError::Timeout) => {}
-                        Err(RecvTimeoutError::Disconnected) => return,
-                    }
-                }
-            }
-        }
+    /// How many photographs from the front go through together. A network is laid out anew for every number of images that
+    /// it has not had lately, and it remembers four: few numbers are used.
+    fn first_few(&self, ready: &[Prepared]) -> usize {
+        let views = ready[0].1.views;
+        let alike = ready.iter().take_while(|(_, photo)| photo.views == views).count();
+        power_of_four_below(alike.min((self.config.size / views).max(1)))
     }
 
-    fn work(&self, batch: Vec<Job>) {
-        let pixels: Vec<f32> = batch.iter().flat_map(|job| job.pixels.iter().copied()).collect();
-        match self.guarded(&pixels, batch.len()) {
+    fn work(&self, batch: Vec<Prepared>) {
+        let pixels: Vec<f32> = batch.iter().flat_map(|(_, photo)| photo.pixels.iter().copied()).collect();
+        let images = batch.iter().map(|(_, photo)| photo.views).sum();
+        match self.guarded(&pixels, images) {
             Ok(vectors) => {
-                let dim = vectors.len() / batch.len();
-                for (job, vector) in batch.into_iter().zip(vectors.chunks_exact(dim.max(1))) {
-                    let _ = job.answer.send(Ok(vector.to_vec()));
+                let each = vectors.len() / batch.len();
+                for ((answer, _), vectors) in batch.into_iter().zip(vectors.chunks_exact(each.max(1))) {
+                    let _ = answer.send(Ok(vectors.to_vec()));
                 }
             }
             // The one that is to blame must not cost the others their answer.
             Err(_) if batch.len() > 1 => {
-                for job in batch {
-                    let _ = job.answer.send(self.guarded(&job.pixels, 1));
+                for (answer, photo) in batch {
+                    let vectors = self.guarded(&photo.pixels, photo.views);
+                    let _ = answer.send(vectors.map_err(Problem::internal));
                 }
             }
             Err(why) => {
-                for job in batch {
-                    let _ = job.answer.send(Err(why.clone()));
+                for (answer, _) in batch {
+                    let _ = answer.send(Err(Problem::internal(&why)));
                 }
             }
         }
@@ -153,8 +129,21 @@ impl Worker {
     }
 }
 
-/// The largest power of four that is not above `n`. A network is laid out anew for every size of a batch that it has not
-/// had lately, and it remembers four: few sizes are used.
+/// A photograph that can be used; the others are answered.
+fn prepared(job: Job) -> Option<Prepared> {
+    let Job { prepare, answer } = job;
+    let ready = catch_unwind(AssertUnwindSafe(prepare))
+        .unwrap_or_else(|_| Err(Problem::internal("decoding a photograph panicked")));
+    match ready {
+        Ok(ready) => Some((answer, ready)),
+        Err(problem) => {
+            let _ = answer.send(Err(problem));
+            None
+        }
+    }
+}
+
+/// The largest power of four that is not above `n`.
 fn power_of_four_below(n: usize) -> usize {
     1 << (n.ilog2() & !1)
 }
@@ -162,9 +151,10 @@ fn power_of_four_below(n: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
-    /// One number a photograph; the vector is that number and its double. -1 panics, -2 fails.
+    /// One number an image; the vector is that number and its double. -1 panics, -2 fails.
     fn model(delay: Duration) -> Embed {
         Box::new(move |pixels, n| {
             assert_eq!(pixels.len(), n);
@@ -189,18 +179,27 @@ mod tests {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
     }
 
+    fn photo(views: &[f32]) -> Prepare {
+        let ready = Ready { pixels: views.to_vec(), views: views.len() };
+        Box::new(move || Ok(ready))
+    }
+
     #[test]
-    fn each_gets_its_own_vector_and_work_is_shared() {
+    fn each_gets_its_own_vectors_and_work_is_shared() {
         let (batcher, sizes) = start(BatchConfig { size: 4, ..BatchConfig::default() }, 5);
         runtime().block_on(async {
             let tasks: Vec<_> = (0..40)
                 .map(|i| {
                     let batcher = batcher.clone();
-                    tokio::spawn(async move { batcher.embed(vec![i as f32], batcher.announce()).await })
+                    // Every fifth has two views.
+                    let views = vec![i as f32; if i % 5 == 0 { 2 } else { 1 }];
+                    tokio::spawn(async move { (batcher.embed(photo(&views)).await, views) })
                 })
                 .collect();
-            for (i, task) in tasks.into_iter().enumerate() {
-                assert_eq!(task.await.unwrap().unwrap(), [i as f32, 2.0 * i as f32]);
+            for task in tasks {
+                let (vectors, views) = task.await.unwrap();
+                let wanted: Vec<f32> = views.iter().flat_map(|p| [*p, 2.0 * p]).collect();
+                assert_eq!(vectors.unwrap(), wanted);
             }
         });
         let sizes = sizes.lock().unwrap();
@@ -212,20 +211,26 @@ mod tests {
     fn one_bad_photograph_costs_nobody_else_and_the_thread_lives_on() {
         let (batcher, _) = start(BatchConfig::default(), 5);
         runtime().block_on(async {
-            let numbers = [1.0, -1.0, 2.0, -2.0, 3.0];
-            let tasks = numbers.map(|p| {
+            let broken = || Box::new(|| Err(Problem::bad_request("no photograph"))) as Prepare;
+            let panics = || Box::new(|| -> Answer<Ready> { panic!("a decoder's fault") }) as Prepare;
+            let given = [
+                (photo(&[1.0]), Ok(1.0)),
+                (photo(&[-1.0]), Err(500)),
+                (broken(), Err(400)),
+                (photo(&[2.0]), Ok(2.0)),
+                (photo(&[-2.0]), Err(500)),
+                (panics(), Err(500)),
+                (photo(&[3.0]), Ok(3.0)),
+            ];
+            let tasks = given.map(|(photo, wanted)| {
                 let batcher = batcher.clone();
-                tokio::spawn(async move { batcher.embed(vec![p], batcher.announce()).await })
+                (tokio::spawn(async move { batcher.embed(photo).await }), wanted)
             });
-            for (p, task) in numbers.into_iter().zip(tasks) {
-                let answer = task.await.unwrap();
-                if p > 0.0 {
-                    assert_eq!(answer.unwrap(), [p, 2.0 * p]);
-                } else {
-                    assert_eq!(answer.unwrap_err().status(), 500);
-                }
+            for (task, wanted) in tasks {
+                let answer = task.await.unwrap().map_err(|problem| problem.status().as_u16());
+                assert_eq!(answer, wanted.map(|p| vec![p, 2.0 * p]));
             }
-            assert_eq!(batcher.embed(vec![7.0], batcher.announce()).await.unwrap(), [7.0, 14.0]);
+            assert_eq!(batcher.embed(photo(&[7.0])).await.unwrap(), [7.0, 14.0]);
         });
     }
 
@@ -237,12 +242,12 @@ mod tests {
 
     #[test]
     fn a_full_queue_sends_away() {
-        let (batcher, _) = start(BatchConfig { queue: 1, size: 1, ..BatchConfig::default() }, 50);
+        let (batcher, _) = start(BatchConfig { queue: 1, size: 1 }, 50);
         runtime().block_on(async {
             let tasks: Vec<_> = (0..8)
                 .map(|_| {
                     let batcher = batcher.clone();
-                    tokio::spawn(async move { batcher.embed(vec![1.0], batcher.announce()).await })
+                    tokio::spawn(async move { batcher.embed(photo(&[1.0])).await })
                 })
                 .collect();
             let (mut served, mut away) = (0, 0);

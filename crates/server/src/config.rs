@@ -84,9 +84,9 @@ pub struct Limits {
     pub pixels: u64,
     /// Longest side of an uploaded photograph in pixels.
     pub side: u32,
-    /// Pictures decoded at once; 0 means one a processor.
+    /// Thumbnails made at once; 0 means one a processor.
     pub decoders: usize,
-    /// Pictures that may wait for a decoder; beyond it requests are sent away for a while.
+    /// Thumbnails that may wait to be made; beyond it requests are sent away for a while.
     pub waiting: usize,
     /// Most neighbours a search may ask for.
     pub k: usize,
@@ -133,16 +133,14 @@ impl Limits {
 /// How photographs of different requests are gathered for the model.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchConfig {
-    /// Most photographs the model gets at once.
+    /// Most photographs, or views of them, that the model gets at once.
     pub size: usize,
-    /// Longest time a photograph waits for others that are being decoded.
-    pub wait: Duration,
     /// Photographs that may wait for the model; beyond it requests are sent away for a while.
     pub queue: usize,
 }
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { size: 16, wait: Duration::from_millis(5), queue: 256 }
+        Self { size: 16, queue: 256 }
     }
 }

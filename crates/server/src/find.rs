@@ -1,6 +1,8 @@
 //! What a search asks for, and the search.
 
-use semblance_index::{Filter, Index, Item, Neighbor, SearchParams};
+use semblance_index::{Filter, Index, SearchParams};
+use semblance_query::answer::{AnswerConfig, CropError, ExpansionConfig, RerankConfig};
+use semblance_query::{Hit, PhotoConfig, Question};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -35,26 +37,26 @@ pub(crate) struct SearchQuery {
     min_score: Option<f32>,
     /// `class`: only the best hit of each class.
     group_by: Option<String>,
-    /// Part of the photograph to search with, `x,y,width,height` in pixels of the upright photograph.
+    /// Search again with the query drawn towards so many of its nearest.
+    #[param(minimum = 1, maximum = 1000)]
+    expand: Option<usize>,
+    /// Order so many of the nearest anew by the neighbours they share with the query.
+    #[param(minimum = 1, maximum = 1000)]
+    rerank: Option<usize>,
+    /// Part of each photograph to search with: `x,y,width,height` in pixels of the upright photograph, or as shares of it
+    /// (a decimal point makes them shares).
     #[param(rename = "box")]
     crop: Option<String>,
-}
-
-/// A part of a photograph in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CropBox {
-    pub(crate) x: u32,
-    pub(crate) y: u32,
-    pub(crate) width: u32,
-    pub(crate) height: u32,
+    /// Views of each photograph, averaged: `centre`, `flip` (and its mirror image) or `crops` (ten).
+    views: Option<String>,
 }
 
 /// What a search asks for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
     pub(crate) params: SearchParams,
-    pub(crate) group_by: Option<GroupBy>,
-    pub(crate) crop: Option<CropBox>,
+    pub(crate) config: AnswerConfig,
+    pub(crate) photo: PhotoConfig,
 }
 
 impl Wanted {
@@ -73,20 +75,14 @@ impl Wanted {
                 let filter = serde_json::from_str(value);
                 self.params.filter = Some(filter.map_err(|e| bad(&format!("is no filter: {e}")))?);
             }
-            "group_by" if value == "class" => self.group_by = Some(GroupBy::Class),
+            "group_by" if value == "class" => self.config.one_per_class = true,
             "group_by" => return Err(bad("must be class")),
-            "box" => {
-                let numbers: Vec<u32> = value
-                    .split(',')
-                    .map(|part| part.trim().parse().map_err(|_| bad("must be x,y,width,height in pixels")))
-                    .collect::<Answer<_>>()?;
-                let [x, y, width, height] = numbers[..] else {
-                    return Err(bad("must be x,y,width,height in pixels"));
-                };
-                self.crop = Some(CropBox { x, y, width, height });
-            }
+            "expand" => self.expand(count()?),
+            "rerank" => self.rerank(count()?),
+            "box" => self.photo.crop = Some(value.parse().map_err(|e: CropError| bad(&e.to_string()))?),
+            "views" => self.photo.views = value.parse().map_err(|e: String| bad(&e))?,
             _ => {
-                let known = "k, ef_search, exact, filter, min_score, group_by, box";
+                let known = "k, ef_search, exact, filter, min_score, group_by, expand, rerank, box, views";
                 let message = format!("there is no parameter {name:?}; there is: {known}");
                 return Err(Problem::bad_request(message));
             }
@@ -94,11 +90,30 @@ impl Wanted {
         Ok(())
     }
 
+    pub(crate) fn expand(&mut self, neighbours: usize) {
+        self.config.expansion = Some(ExpansionConfig { neighbours, ..ExpansionConfig::default() });
+    }
+
+    pub(crate) fn rerank(&mut self, pool: usize) {
+        self.config.rerank = Some(RerankConfig { pool, ..RerankConfig::default() });
+    }
+
     /// Refuses what costs too much or means nothing.
     pub(crate) fn check(&self, limits: &Limits) -> Answer<()> {
         let SearchParams { k, ef_search, min_score, ref filter, .. } = self.params;
-        if k == 0 || k > limits.k {
-            return Err(Problem::bad_request(format!("k = {k}: must be from 1 to {}", limits.k)));
+        let AnswerConfig { expansion, rerank, .. } = self.config;
+        let counts = [
+            ("k", Some(k)),
+            ("expand", expansion.map(|config| config.neighbours)),
+            ("rerank", rerank.map(|config| config.pool)),
+        ];
+        for (name, count) in counts {
+            if let Some(count) = count
+                && (count == 0 || count > limits.k)
+            {
+                let message = format!("{name} = {count}: must be from 1 to {}", limits.k);
+                return Err(Problem::bad_request(message));
+            }
         }
         if let Some(ef) = ef_search
             && (ef == 0 || ef > limits.ef_search)
@@ -117,91 +132,41 @@ impl Wanted {
     pub(crate) fn is_quick(&self) -> bool {
         let SearchParams { k, ef_search, exact, ref filter, min_score } = self.params;
         let narrow = k <= 100 && ef_search.is_none_or(|ef| ef <= 256);
-        narrow && !exact && filter.is_none() && min_score.is_none() && self.group_by.is_none()
+        narrow && !exact && filter.is_none() && min_score.is_none() && self.config.is_plain()
     }
 
-    /// The hits for a unit vector, best first, `but` left out.
-    pub(crate) fn find(&self, index: &Index, vector: &[f32], but: Option<u64>) -> Answer<Vec<(Item, f32)>> {
-        let (k, items) = (self.params.k, index.len());
-        let mut asked = k + usize::from(but.is_some());
-        if self.group_by.is_some() {
-            asked = asked.saturating_mul(4);
-        }
-        loop {
-            let params = SearchParams { k: asked, ..self.params.clone() };
-            let found = index.search(vector, &params)?;
-            let exhausted = found.len() < asked || asked >= items;
-            let hits = self.gather(index, found, but)?;
-            if hits.len() >= k || exhausted {
-                return Ok(hits);
-            }
-            asked = asked.saturating_mul(4);
-        }
-    }
-
-    /// The first `k` that count.
-    fn gather(&self, index: &Index, found: Vec<Neighbor>, but: Option<u64>) -> Answer<Vec<(Item, f32)>> {
-        let mut hits: Vec<(Item, f32)> = Vec::with_capacity(self.params.k.min(found.len()));
-        for neighbor in found.into_iter().filter(|neighbor| Some(neighbor.id) != but) {
-            if hits.len() == self.params.k {
-                break;
-            }
-            let item = match index.item(neighbor.id) {
-                Ok(item) => item,
-                // Deleted since it was found.
-                Err(semblance_index::IndexError::UnknownId { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let seen = |(other, _): &(Item, f32)| item.class.is_some() && other.class == item.class;
-            if self.group_by.is_none() || !hits.iter().any(seen) {
-                hits.push((item, neighbor.score));
-            }
-        }
-        Ok(hits)
+    /// The hits for a unit vector, best first, `without` left out.
+    pub(crate) fn find(&self, index: &Index, vector: &[f32], without: Option<u64>) -> Answer<Vec<Hit>> {
+        let question =
+            Question { vector, without, params: &self.params, config: &self.config, explain: false };
+        Ok(question.ask(index)?.hits)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use semblance_query::answer::{CropBox, Views};
+
     use super::*;
-    use semblance_index::{IndexConfig, IndexWriter, NewItem};
-
-    fn index(dir: &std::path::Path) -> Index {
-        let writer = IndexWriter::create(dir, &IndexConfig::new(2, "m")).unwrap();
-        let items: Vec<NewItem> = (0..60)
-            .map(|i| NewItem {
-                class: (i < 50).then(|| format!("c{}", i / 25)),
-                ..NewItem::new(format!("{i}"))
-            })
-            .collect();
-        let vectors: Vec<f32> =
-            (0..60).flat_map(|i| [(i as f32 / 60.0).cos(), (i as f32 / 60.0).sin()]).collect();
-        writer.upsert(&items, &vectors).unwrap();
-        writer.finish(&|_| {}).unwrap();
-        Index::open(dir).unwrap()
-    }
-
-    #[test]
-    fn groups_reach_beyond_the_first_class() {
-        let dir = tempfile::tempdir().unwrap();
-        let index = index(dir.path());
-        let mut wanted = Wanted::default();
-        wanted.set("k", "4").unwrap();
-        wanted.set("group_by", "class").unwrap();
-        let hits = wanted.find(&index, &[1.0, 0.0], None).unwrap();
-        let keys: Vec<_> = hits.iter().map(|(item, _)| item.key.as_str()).collect();
-        assert_eq!(keys, ["0", "25", "50", "51"], "one a class; items without a class by themselves");
-        wanted.group_by = None;
-        let first = index.find("0").unwrap();
-        let hits = wanted.find(&index, &[1.0, 0.0], first).unwrap();
-        assert_eq!(hits.iter().map(|(item, _)| item.key.as_str()).collect::<Vec<_>>(), ["1", "2", "3", "4"]);
-    }
-
     #[test]
     fn parameters_are_read_and_checked() {
         let mut wanted = Wanted::default();
-        wanted.set("box", "1, 2,30,40").unwrap();
-        assert_eq!(wanted.crop, Some(CropBox { x: 1, y: 2, width: 30, height: 40 }));
+        for (name, value) in [
+            ("box", "1, 2,30,40"),
+            ("views", "flip"),
+            ("expand", "3"),
+            ("rerank", "50"),
+            ("group_by", "class"),
+        ] {
+            wanted.set(name, value).unwrap();
+        }
+        assert_eq!(
+            wanted.photo,
+            PhotoConfig { crop: Some(CropBox::Pixels([1, 2, 30, 40])), views: Views::Flip }
+        );
+        assert_eq!(wanted.config.expansion.map(|config| config.neighbours), Some(3));
+        assert_eq!(wanted.config.rerank.map(|config| config.pool), Some(50));
+        assert!(wanted.config.one_per_class && !wanted.is_quick());
         wanted.set("filter", r#"{"eq":{"field":"class","value":"c1"}}"#).unwrap();
         wanted.check(&Limits::default()).unwrap();
         for (name, value) in [
@@ -213,11 +178,20 @@ mod tests {
             ("group_by", "colour"),
             ("box", "1,2,3"),
             ("box", "1,2,3,-4"),
+            ("views", "all"),
+            ("expand", "-1"),
             ("colour", "red"),
         ] {
             assert_eq!(Wanted::default().set(name, value).unwrap_err().status(), 400, "{name} = {value}");
         }
-        for (name, value) in [("k", "0"), ("k", "1001"), ("ef_search", "0"), ("min_score", "NaN")] {
+        for (name, value) in [
+            ("k", "0"),
+            ("k", "1001"),
+            ("expand", "0"),
+            ("rerank", "1001"),
+            ("ef_search", "0"),
+            ("min_score", "NaN"),
+        ] {
             let mut wanted = Wanted::default();
             wanted.set(name, value).unwrap();
             assert_eq!(wanted.check(&Limits::default()).unwrap_err().status(), 400, "{name} = {value}");

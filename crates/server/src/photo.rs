@@ -1,27 +1,33 @@
-//! An uploaded photograph: out of the request, decoded within limits, cropped, through the model.
+//! Uploaded photographs: out of the request, decoded within limits, cropped, through the model.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
 use axum::http::{HeaderMap, header};
-use image::RgbImage;
-use image::imageops::crop_imm;
+use futures_util::future::try_join_all;
 use semblance_embed::transform::decode_bytes;
+use semblance_query::answer::photo::mean_of_views;
+use semblance_query::answer::together;
+use semblance_query::{PhotoConfig, QueryError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::batcher::Ready;
 use crate::body::Received;
-use crate::find::CropBox;
 use crate::problem::{Answer, Problem};
 use crate::shelf::Shelf;
 
-/// What came with a request: a photograph, and fields with a name.
+/// Photographs of one item that a request may bring.
+const MOST_PHOTOS: usize = 16;
+
+/// What came with a request: photographs, and fields with a name.
 pub(crate) struct Upload {
-    pub(crate) photo: Option<Bytes>,
+    pub(crate) photos: Vec<Bytes>,
     pub(crate) fields: BTreeMap<String, String>,
-    /// The memory that the photograph takes.
+    /// The memory that the photographs take.
     _body: Received,
 }
 
@@ -44,8 +50,8 @@ impl Upload {
             return Self::of_form(&kind, body).await;
         }
         if kind.is_empty() || kind.starts_with("image/") || kind == "application/octet-stream" {
-            let photo = (!body.bytes.is_empty()).then(|| body.bytes.clone());
-            return Ok(Self { photo, fields: BTreeMap::new(), _body: body });
+            let photos = if body.bytes.is_empty() { Vec::new() } else { vec![body.bytes.clone()] };
+            return Ok(Self { photos, fields: BTreeMap::new(), _body: body });
         }
         Err(Problem::unsupported(format!(
             "the content type {kind:?} is not understood: send the photograph as image/…, or as the field `photo` of \
@@ -62,86 +68,85 @@ impl Upload {
         let bad =
             |error: &dyn std::fmt::Display| Problem::bad_request(format!("the form is malformed: {error}"));
         let mut form = Multipart::from_request(request, &()).await.map_err(|e| bad(&e))?;
-        let (mut photo, mut fields) = (None, BTreeMap::new());
+        let (mut photos, mut fields) = (Vec::new(), BTreeMap::new());
         while let Some(field) = form.next_field().await.map_err(|e| bad(&e))? {
             let name = field.name().unwrap_or_default().to_owned();
             if name == "photo" {
                 let bytes = field.bytes().await.map_err(|e| bad(&e))?;
-                if photo.replace(bytes).is_some() {
-                    return Err(Problem::bad_request("the form has two photographs: send one"));
+                if photos.len() == MOST_PHOTOS {
+                    let message = format!("the form has more than {MOST_PHOTOS} photographs");
+                    return Err(Problem::bad_request(message));
                 }
+                photos.push(bytes);
             } else {
                 let value = field.text().await.map_err(|e| bad(&e))?;
                 fields.insert(name, value);
             }
         }
-        Ok(Self { photo, fields, _body: body })
+        Ok(Self { photos, fields, _body: body })
     }
 
-    /// The photograph, which must be there.
-    pub(crate) fn required(&self) -> Answer<Bytes> {
-        self.photo
-            .clone()
-            .ok_or_else(|| Problem::bad_request("there is no photograph: send one in the field `photo`"))
+    /// The photographs, of which there must be one.
+    pub(crate) fn some(&self) -> Answer<&[Bytes]> {
+        if self.photos.is_empty() {
+            return Err(Problem::bad_request("there is no photograph: send one in the field `photo`"));
+        }
+        Ok(&self.photos)
+    }
+
+    /// The photograph, if there is one, of which there must be no more.
+    pub(crate) fn at_most_one(&self) -> Answer<Option<Bytes>> {
+        match &self.photos[..] {
+            [] => Ok(None),
+            [photo] => Ok(Some(photo.clone())),
+            more => {
+                Err(Problem::bad_request(format!("the form has {} photographs: an item has one", more.len())))
+            }
+        }
+    }
+
+    /// The photograph, which there must be, and no other.
+    pub(crate) fn one(&self) -> Answer<Bytes> {
+        self.some()?;
+        self.at_most_one()?.ok_or_else(|| Problem::internal("no photograph"))
     }
 }
 
-/// The vector of a photograph, or of a part of it.
+/// The vector of several photographs of one item, or of one.
 pub(crate) async fn embed(
     app: &App,
     shelf: &Shelf,
-    photo: Bytes,
-    crop: Option<CropBox>,
+    photos: &[Bytes],
+    config: PhotoConfig,
 ) -> Answer<(Vec<f32>, PhotoInfo)> {
-    let announced = shelf.model.batcher.announce();
-    let (limits, transform) = (app.config.limits.picture(), shelf.model.transform.clone());
-    let decoded = app.decode(move || {
-        let picture = decode_bytes(&photo, &limits)?;
-        let info = PhotoInfo { width: picture.width(), height: picture.height() };
-        let picture = match crop {
-            Some(part) => cut(&picture, part)?,
-            None => picture,
-        };
-        Ok((transform.apply(&picture), info))
-    });
-    let (pixels, info) = decoded.await?;
-    Ok((shelf.model.batcher.embed(pixels, announced).await?, info))
+    let each = photos.iter().map(|photo| embed_one(app, shelf, photo.clone(), config));
+    let (vectors, infos): (Vec<_>, Vec<_>) = try_join_all(each).await?.into_iter().unzip();
+    let vector = together(&vectors).ok_or(QueryError::NothingInCommon)?;
+    let info = *infos.first().ok_or_else(|| Problem::internal("no photograph"))?;
+    Ok((vector, info))
 }
 
-/// The part of the picture that the box holds.
-fn cut(picture: &RgbImage, part: CropBox) -> Answer<RgbImage> {
-    let CropBox { x, y, .. } = part;
-    let width = part.width.min(picture.width().saturating_sub(x));
-    let height = part.height.min(picture.height().saturating_sub(y));
-    if width == 0 || height == 0 {
-        return Err(Problem::bad_request(format!(
-            "the box {x},{y},{},{} holds nothing of the photograph, which has {} × {} pixels",
-            part.width,
-            part.height,
-            picture.width(),
-            picture.height()
-        )));
-    }
-    Ok(crop_imm(picture, x, y, width, height).to_image())
+async fn embed_one(
+    app: &App,
+    shelf: &Shelf,
+    photo: Bytes,
+    config: PhotoConfig,
+) -> Answer<(Vec<f32>, PhotoInfo)> {
+    let (limits, transform) = (app.config.limits.picture(), shelf.model.transform.clone());
+    let size = Arc::new(OnceLock::new());
+    let tell = size.clone();
+    let prepare = move || {
+        let picture = decode_bytes(&photo, &limits)?;
+        let info = PhotoInfo { width: picture.width(), height: picture.height() };
+        let _ = tell.set(info);
+        Ok(Ready { pixels: config.pixels(&transform, &picture)?, views: config.views.count() })
+    };
+    let vectors = shelf.model.batcher.embed(Box::new(prepare)).await?;
+    let info = size.get().copied().ok_or_else(|| Problem::internal("a photograph without a size"))?;
+    Ok((mean_of_views(&vectors, shelf.index.dim(), config.views.count()).concat(), info))
 }
 
 /// The content type of a request, empty if it has none.
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().trim()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn boxes_are_cut_to_the_photograph() {
-        let picture = RgbImage::from_fn(10, 8, |x, y| image::Rgb([x as u8, y as u8, 0]));
-        let part = |x, y, width, height| cut(&picture, CropBox { x, y, width, height });
-        let whole = part(8, 1, 100, 3).unwrap();
-        assert_eq!((whole.dimensions(), whole.get_pixel(0, 0).0), ((2, 3), [8, 1, 0]));
-        for (x, y, width, height) in [(10, 0, 1, 1), (0, 8, 1, 1), (0, 0, 0, 5), (u32::MAX, 0, u32::MAX, 1)] {
-            assert_eq!(part(x, y, width, height).unwrap_err().status(), 400);
-        }
-    }
 }

@@ -142,6 +142,8 @@ impl From<QueryError> for Problem {
         match error {
             QueryError::Index(error) => error.into(),
             QueryError::Image(error) => error.into(),
+            QueryError::Crop(error) => Self::bad_request(error.to_string()),
+            error @ QueryError::NothingInCommon => Self::bad_request(error.to_string()),
             other => Self::internal(other),
         }
     }

@@ -15,6 +15,7 @@ use crate::config::IndexSource;
 use crate::error::Result;
 use crate::facets::Facets;
 use crate::pictures::Pictures;
+use crate::view::encoded;
 
 /// Changes after which the searchable files are made anew at once.
 const MANY: u64 = 512;
@@ -32,6 +33,8 @@ pub(crate) struct Model {
 /// An index as it is served.
 pub(crate) struct Shelf {
     pub(crate) name: String,
+    /// Where its items are, for links.
+    pub(crate) items_address: String,
     pub(crate) index: Index,
     pub(crate) model: Arc<Model>,
     pub(crate) pictures: Pictures,
@@ -92,6 +95,7 @@ impl Shelf {
         let root = manifest.config.attributes.get(catalog::ROOT);
         Self {
             name: source.name.clone(),
+            items_address: format!("/v1/indexes/{}/items", encoded(&source.name)),
             pictures: Pictures::new(root.map(Path::new), &source.dir),
             index,
             model,

@@ -1,7 +1,7 @@
 //! Items and hits as answers show them.
 
 use semblance_index::Item;
-use semblance_query::catalog;
+use semblance_query::{Hit, catalog};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -48,20 +48,20 @@ impl ItemView {
         let uploaded = upload_name(&item).is_some();
         let Item { id, key, class, super_class, mut metadata } = item;
         metadata.remove(catalog::PHOTO);
-        let base = format!("/v1/indexes/{}/items/{id}", encoded(&shelf.name));
-        let (photo, thumbnail) = (format!("{base}/photo"), format!("{base}/thumbnail"));
+        let items = &shelf.items_address;
+        let (photo, thumbnail) = (format!("{items}/{id}/photo"), format!("{items}/{id}/thumbnail"));
         Self { id, key, class, super_class, metadata, uploaded, photo, thumbnail }
     }
 }
 
 /// Hits in order.
-pub(crate) fn hits(found: Vec<(Item, f32)>, shelf: &Shelf) -> Vec<HitView> {
-    let hits = found.into_iter().enumerate();
-    hits.map(|(at, (item, score))| HitView { rank: at + 1, score, item: ItemView::of(item, shelf) }).collect()
+pub(crate) fn hits(found: Vec<Hit>, shelf: &Shelf) -> Vec<HitView> {
+    let view = |hit: Hit| HitView { rank: hit.rank, score: hit.score, item: ItemView::of(hit.item, shelf) };
+    found.into_iter().map(view).collect()
 }
 
 /// A name as a part of an address.
-fn encoded(name: &str) -> String {
+pub(crate) fn encoded(name: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -14,17 +14,21 @@ pub mod expansion;
 pub mod grouping;
 mod items;
 pub mod photo;
+mod recorded;
 pub mod rerank;
 pub mod together;
 pub mod views;
+mod without;
 
 pub use crop::{CropBox, CropError};
 pub use expansion::ExpansionConfig;
 pub use items::{ItemIndex, Matrix};
 pub use photo::PhotoConfig;
+pub use recorded::Recorded;
 pub use rerank::RerankConfig;
 pub use together::together;
 pub use views::Views;
+pub use without::Without;
 
 type Result<T> = std::result::Result<T, IndexError>;
 
@@ -72,6 +76,9 @@ impl VectorIndex for Answering<'_> {
     }
 
     fn search(&self, query: &[f32], params: &SearchParams) -> Result<Vec<Neighbor>> {
+        if self.config.is_plain() {
+            return self.index.search(query, params);
+        }
         Ok(self.search_batch(query, 1, params)?.pop().unwrap_or_default())
     }
 

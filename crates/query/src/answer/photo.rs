@@ -51,7 +51,7 @@ impl PhotoConfig {
 }
 
 /// The mean direction of every `views` rows.
-pub(crate) fn mean_of_views(vectors: &[f32], dim: usize, views: usize) -> Vec<Vec<f32>> {
+pub fn mean_of_views(vectors: &[f32], dim: usize, views: usize) -> Vec<Vec<f32>> {
     let rows: Vec<&[f32]> = vectors.chunks_exact(dim).collect();
     let mean = |rows: &[&[f32]]| together(rows).unwrap_or_else(|| rows[0].to_vec());
     rows.chunks_exact(views).map(mean).collect()

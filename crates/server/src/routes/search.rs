@@ -43,6 +43,12 @@ pub(crate) struct SearchRequest {
     min_score: Option<f32>,
     /// `class`: only the best hit of each class.
     group_by: Option<GroupBy>,
+    /// Search again with the query drawn towards so many of its nearest.
+    #[schema(minimum = 1, maximum = 1000)]
+    expand: Option<usize>,
+    /// Order so many of the nearest anew by the neighbours they share with the query.
+    #[schema(minimum = 1, maximum = 1000)]
+    rerank: Option<usize>,
 }
 
 /// What was found.
@@ -52,7 +58,7 @@ pub(crate) struct SearchResponse {
     index: String,
     /// Time it took in milliseconds, without the transfer.
     took_ms: f32,
-    /// The photograph searched with, if it was one.
+    /// The photograph searched with, if it was one; the first of several.
     #[serde(skip_serializing_if = "Option::is_none")]
     photo: Option<PhotoInfo>,
     /// The hits, best first.
@@ -68,7 +74,11 @@ impl SearchRequest {
             filter: self.filter.take(),
             min_score: self.min_score,
         };
-        Wanted { params, group_by: self.group_by, crop: None }
+        let mut wanted = Wanted { params, ..Wanted::default() };
+        wanted.config.one_per_class = matches!(self.group_by, Some(GroupBy::Class));
+        self.expand.into_iter().for_each(|neighbours| wanted.expand(neighbours));
+        self.rerank.into_iter().for_each(|pool| wanted.rerank(pool));
+        wanted
     }
 }
 
@@ -113,8 +123,8 @@ pub(crate) async fn by_vector(
     for (name, value) in &pairs.0 {
         wanted.set(name, value)?;
     }
-    if wanted.crop.is_some() {
-        return Err(Problem::bad_request("a box belongs to a photograph: use search/photo"));
+    if !wanted.photo.is_plain() {
+        return Err(Problem::bad_request("box and views belong to a photograph: use search/photo"));
     }
     wanted.check(&app.config.limits)?;
     let (vector, but) = query_of(asked, &shelf)?;
@@ -146,7 +156,7 @@ fn normalised(mut vector: Vec<f32>, dim: usize) -> Answer<Vec<f32>> {
 /// Search with a photograph
 ///
 /// As a form with the photograph in the field `photo` and the parameters as fields or in the address, or as a body that
-/// is the photograph.
+/// is the photograph. A form may have up to 16 photographs of one item, which are searched with as one.
 #[utoipa::path(
     post, path = "/v1/indexes/{index}/search/photo", tag = "search",
     params(("index" = String, Path, description = "Name of the index"), SearchQuery),
@@ -179,7 +189,7 @@ pub(crate) async fn by_photo(
         wanted.set(name, value)?;
     }
     wanted.check(&app.config.limits)?;
-    let (vector, info) = photo::embed(&app, &shelf, upload.required()?, wanted.crop).await?;
+    let (vector, info) = photo::embed(&app, &shelf, upload.some()?, wanted.photo).await?;
     drop(upload);
     answer(shelf, vector, None, wanted, Some(info), started).await
 }

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use semblance_index::{IndexError, IndexWriter, Item, NewItem};
-use semblance_query::catalog;
+use semblance_query::{PhotoConfig, catalog};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -87,7 +87,7 @@ pub(crate) async fn add(
 ) -> Answer<(StatusCode, Json<ItemView>)> {
     writer(&shelf)?;
     let upload = Upload::read(&app, request).await?;
-    let (description, photo) = (describe(&upload, &pairs)?, upload.required()?);
+    let (description, photo) = (describe(&upload, &pairs)?, upload.one()?);
     let photo = embedded(&app, &shelf, photo).await?;
     let done = blocking(move || {
         let key = description.key.clone().unwrap_or_else(|| name_of(&photo.bytes));
@@ -134,7 +134,7 @@ pub(crate) async fn upsert(
         (description(&body.bytes)?, None, None)
     } else {
         let upload = Upload::read(&app, request).await?;
-        (describe(&upload, &pairs)?, upload.photo.clone(), Some(upload))
+        (describe(&upload, &pairs)?, upload.at_most_one()?, Some(upload))
     };
     let Some(key) = description.key.clone() else {
         return Err(Problem::bad_request("there is no key: it says which item is replaced"));
@@ -247,7 +247,7 @@ fn description(json: &[u8]) -> Answer<Description> {
 }
 
 async fn embedded(app: &App, shelf: &Shelf, bytes: Bytes) -> Answer<NewPhoto> {
-    let (vector, _) = photo::embed(app, shelf, bytes.clone(), None).await?;
+    let (vector, _) = photo::embed(app, shelf, &[bytes.clone()], PhotoConfig::default()).await?;
     Ok(NewPhoto { bytes, vector })
 }
 
