@@ -22,6 +22,8 @@ mod serve_access;
 mod serve_hostile;
 // The server as a process, and a client.
 mod serving;
+// Two stages of training: the second from the weights of the first.
+mod stages;
 // Training, being stopped and going on; the demo.
 mod training;
 // A folder that goes away, a runner for the binary, small fixtures.

@@ -102,13 +102,18 @@ pub(crate) fn sample_catalogue(
 /// The model named by the arguments, if one is.
 pub(crate) fn model(args: &ModelArgs) -> Option<ModelSource> {
     let model = args.model.clone()?;
+    let transform = transform(args);
+    Some(ModelSource { arch: args.arch, transform, device: args.device, ..ModelSource::new(model) })
+}
+
+/// How photographs become pixels, where the arguments say so.
+pub(crate) fn transform(args: &ModelArgs) -> Option<EvalTransform> {
     let default = EvalTransform::default();
-    let transform = (args.resize.is_some() || args.crop.is_some()).then(|| EvalTransform {
+    (args.resize.is_some() || args.crop.is_some()).then(|| EvalTransform {
         resize: args.resize.or(args.crop.map(|crop| crop * 8 / 7)).unwrap_or(default.resize),
         crop: args.crop.unwrap_or(default.crop),
         ..default
-    });
-    Some(ModelSource { arch: args.arch, transform, device: args.device, ..ModelSource::new(model) })
+    })
 }
 
 /// The model named by the arguments; an error without one.

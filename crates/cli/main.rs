@@ -27,6 +27,7 @@ mod search_item;
 mod search_page;
 mod serve;
 mod serve_args;
+mod start;
 mod train;
 mod train_args;
 

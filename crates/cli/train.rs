@@ -6,28 +6,27 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::HumanDuration;
+use semblance_embed::Embedder;
 use semblance_embed::dataset::Dataset;
-use semblance_embed::head::HeadConfig;
 use semblance_embed::loss::LossConfig;
 use semblance_embed::optimizer::{Algorithm, OptimizerConfig};
 use semblance_embed::schedule::{Schedule, Shape};
 use semblance_embed::train::{TrainConfig, TrainEvent, TrainJob, TrainSummary, train};
 use semblance_embed::transform::{Distortion, TrainTransform};
-use semblance_embed::{Embedder, ModelSource};
 use semblance_query::Validation;
 
-use crate::args::ModelArgs;
 use crate::curves;
 use crate::exit::Exit;
 use crate::inputs;
 use crate::loss_args::LossArgs;
 use crate::printer::Printer;
+use crate::start;
 use crate::train_args::{AugmentArgs, OptimizerArgs, OptimizerName, ScheduleName, TrainArgs};
 
 pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
     let (learn, validation) = split(args, dataset, printer)?;
-    let mut embedder = Embedder::open(&model(args)?)?;
+    let mut embedder = start::embedder(args, printer)?;
     let config = config(args, &embedder, printer)?;
     let stop = stop_on_ctrl_c()?;
     let job = TrainJob { data: &learn, run: &args.out, resume: args.resume, stop: &stop };
@@ -126,18 +125,6 @@ fn split(
     Ok((learn, Some(Validation { queries, gallery: None, extract })))
 }
 
-fn model(args: &TrainArgs) -> anyhow::Result<ModelSource> {
-    let start = match (&args.model.model, args.model.arch) {
-        (None, Some(arch)) => ModelArgs { model: Some(format!("random:{arch}")), ..args.model.clone() },
-        _ => args.model.clone(),
-    };
-    let source = inputs::model(&start).context(
-        "no model to start from: give weights with --model, or begin from random ones with --arch",
-    )?;
-    let head = args.embedding_dim.map_or(HeadConfig::Pooled, |dim| HeadConfig::Linear { dim });
-    Ok(ModelSource { head, seed: args.seed, ..source })
-}
-
 fn config(args: &TrainArgs, embedder: &Embedder, printer: Printer) -> anyhow::Result<TrainConfig> {
     let default = TrainConfig::default();
     let OptimizerArgs { batch, per_class, super_classes, accumulate, chunk, epochs, steps, .. } =
@@ -160,6 +147,9 @@ fn config(args: &TrainArgs, embedder: &Embedder, printer: Printer) -> anyhow::Re
         schedule: schedule(&args.optimizer),
         optimizer: optimizer(&args.optimizer),
         augment: augment(args, embedder),
+        progressive_size: args.augment.progressive_size.clone(),
+        explode_factor: args.optimizer.explode_factor.unwrap_or(default.explode_factor),
+        explode_steps: args.optimizer.explode_steps.unwrap_or(default.explode_steps),
         validate_every: args.validation.validate_every.unwrap_or(default.validate_every),
         save_every: args.validation.save_every.unwrap_or(default.save_every),
         keep: args.validation.keep.unwrap_or(default.keep),
@@ -214,7 +204,7 @@ fn augment(args: &TrainArgs, embedder: &Embedder) -> TrainTransform {
     let default = TrainTransform::matching(embedder.transform());
     let args = &args.augment;
     TrainTransform {
-        size: args.train_size.unwrap_or(default.size),
+        size: args.progressive_size.last().copied().or(args.train_size).unwrap_or(default.size),
         scale: (args.crop_min.unwrap_or(default.scale.0), args.crop_max.unwrap_or(default.scale.1)),
         ratio: (args.ratio_min.unwrap_or(default.ratio.0), args.ratio_max.unwrap_or(default.ratio.1)),
         flip: args.flip.unwrap_or(default.flip),

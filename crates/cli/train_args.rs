@@ -23,7 +23,11 @@ pub(crate) struct TrainArgs {
     pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Put a linear layer to this many dimensions on a bare backbone [default: the pooled features]
+    /// Start a second stage from the weights of an earlier run: its checkpoint folder, or a weight file. Its head is
+    /// kept, unless --embedding-dim asks for another, which then starts anew
+    #[arg(long, value_name = "PATH", conflicts_with = "model", help_heading = "Model")]
+    pub(crate) init: Option<PathBuf>,
+    /// Put a linear layer to this many dimensions on the backbone [default: the pooled features, or the head of --init]
     #[arg(long, value_name = "DIM", value_parser = positive, help_heading = "Model")]
     pub(crate) embedding_dim: Option<usize>,
     #[command(flatten)]
@@ -180,6 +184,13 @@ pub(crate) struct OptimizerArgs {
     /// Leave scales, shifts and biases out of the penalty
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) no_decay_vectors: Option<bool>,
+    /// End the run when the loss or the gradient's norm stays beyond so many times its median over the first 20 steps;
+    /// 0 never does [default: 50]
+    #[arg(long, value_name = "FACTOR")]
+    pub(crate) explode_factor: Option<f64>,
+    /// Steps one after another that it has to stay there [default: 10]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) explode_steps: Option<usize>,
     /// Scale gradients down to this norm; 0 leaves them alone
     #[arg(long, value_name = "NORM")]
     pub(crate) clip_norm: Option<f64>,
@@ -243,6 +254,9 @@ pub(crate) struct AugmentArgs {
     /// Width and height of training photographs [default: the model's crop]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) train_size: Option<u32>,
+    /// Let training photographs grow: widths and heights separated by commas, each for an equal part of the run
+    #[arg(long, value_name = "PIXELS", value_delimiter = ',', conflicts_with = "train_size")]
+    pub(crate) progressive_size: Vec<u32>,
 }
 
 fn share(text: &str) -> Result<f64, String> {

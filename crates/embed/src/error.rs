@@ -144,6 +144,25 @@ pub enum EmbedError {
         checkpoint: String,
     },
 
+    /// Training ran away without overflowing yet.
+    #[error(
+        "the {what} is exploding: {value} at step {step}, after a median of {median} in the beginning; the last saved \
+         state is {checkpoint}. A lower learning rate, a longer warm-up or gradient clipping usually helps; a larger \
+         explode_factor, or 0, lets it go on"
+    )]
+    Exploded {
+        /// The step it was given up at.
+        step: usize,
+        /// The loss, or the gradient's norm.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+        /// Its median over the first steps.
+        median: f32,
+        /// Where the last saved state lies.
+        checkpoint: String,
+    },
+
     /// The file system refused.
     #[error("{path}: {source}")]
     Io {

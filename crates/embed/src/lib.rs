@@ -9,6 +9,7 @@ pub mod extract;
 pub mod gradients;
 pub mod head;
 pub mod hub;
+pub mod init;
 pub mod layer;
 pub mod loader;
 pub mod loss;

@@ -1,5 +1,6 @@
 //! Batches of pixels, decoded in parallel ahead of whoever consumes them.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -51,11 +52,14 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// Number of the first batch, so that a resumed training sees the same random views.
     pub start_step: u64,
+    /// Width and height of random views from the batch of this number on, in ascending order; before the first, and
+    /// with none, as the transform says.
+    pub sizes: Vec<(u64, u32)>,
 }
 
 impl Default for LoaderConfig {
     fn default() -> Self {
-        Self { threads: 0, ahead: 2, limits: Limits::default(), seed: 0, start_step: 0 }
+        Self { threads: 0, ahead: 2, limits: Limits::default(), seed: 0, start_step: 0, sizes: vec![] }
     }
 }
 
@@ -93,6 +97,7 @@ type Outcome = Result<Vec<f32>, ImageError>;
 
 struct Pending {
     indices: Vec<usize>,
+    size: usize,
     results: Receiver<(usize, Outcome)>,
 }
 
@@ -101,6 +106,7 @@ struct Work {
     transform: Transform,
     limits: Limits,
     seed: u64,
+    sizes: Vec<(u64, u32)>,
     stopped: AtomicBool,
 }
 
@@ -132,8 +138,12 @@ impl<I: Iterator<Item = Vec<usize>>> Loader<I> {
             .thread_name(|i| format!("decode-{i}"))
             .build()
             .map_err(|e| LoaderError::Threads { threads: config.threads, reason: e.to_string() })?;
-        let &LoaderConfig { limits, seed, .. } = config;
-        let work = Arc::new(Work { dataset, transform, limits, seed, stopped: AtomicBool::new(false) });
+        let &LoaderConfig { limits, seed, ref sizes, .. } = config;
+        let (sizes, stopped) = (sizes.clone(), AtomicBool::new(false));
+        let work = Arc::new(Work { dataset, transform, limits, seed, sizes, stopped });
+        for &(batch, _) in &work.sizes {
+            work.at(batch).validate()?;
+        }
         let mut loader = Self {
             batches: batches.into_iter(),
             pending: VecDeque::new(),
@@ -154,7 +164,8 @@ impl<I: Iterator<Item = Vec<usize>>> Loader<I> {
                 let (work, sender, step) = (Arc::clone(&self.work), sender.clone(), self.step);
                 self.pool.spawn_fifo(move || work.run(index, step, place, &sender));
             }
-            self.pending.push_back(Pending { indices, results });
+            let size = self.work.at(self.step).size();
+            self.pending.push_back(Pending { indices, size, results });
             self.step = self.step.wrapping_add(1);
         }
     }
@@ -165,14 +176,13 @@ impl<I: Iterator<Item = Vec<usize>>> Iterator for Loader<I> {
 
     fn next(&mut self) -> Option<Batch> {
         self.fill(1);
-        let Pending { indices, results } = self.pending.pop_front()?;
+        let Pending { indices, size, results } = self.pending.pop_front()?;
         self.fill(self.ahead);
         let mut outcomes: Vec<Option<Outcome>> = indices.iter().map(|_| None).collect();
         // Ends when the last task has dropped its sender, which it does even if it panics.
         for (place, outcome) in results {
             outcomes[place] = Some(outcome);
         }
-        let size = self.work.transform.size();
         let mut batch = Batch {
             pixels: Vec::with_capacity(indices.len() * 3 * size * size),
             size,
@@ -200,6 +210,17 @@ impl<I> Drop for Loader<I> {
 }
 
 impl Work {
+    /// The transform of the batch of this number.
+    fn at(&self, step: u64) -> Cow<'_, Transform> {
+        let size = self.sizes.iter().take_while(|(from, _)| *from <= step).last();
+        match (&self.transform, size) {
+            (Transform::Train(transform), Some(&(_, size))) => {
+                Cow::Owned(Transform::Train(TrainTransform { size, ..transform.clone() }))
+            }
+            _ => Cow::Borrowed(&self.transform),
+        }
+    }
+
     fn run(&self, index: usize, step: u64, place: usize, sender: &Sender<(usize, Outcome)>) {
         if self.stopped.load(Ordering::Relaxed) {
             return;
@@ -220,7 +241,7 @@ impl Work {
             return Err(ImageError { path: None, kind: ImageErrorKind::NoSuchSample { index, len } });
         };
         let image = decode_file(&self.dataset.full_path(sample), &self.limits)?;
-        Ok(match &self.transform {
+        Ok(match self.at(step).as_ref() {
             Transform::Eval(transform) => transform.apply(&image),
             Transform::Train(transform) => {
                 transform.apply(&image, &mut seeded([self.seed, 2, step, place as u64]))
@@ -343,6 +364,7 @@ mod tests {
             transform: broken,
             limits: Limits::default(),
             seed: 0,
+            sizes: vec![],
             stopped: AtomicBool::new(false),
         };
         let (sender, receiver) = channel();

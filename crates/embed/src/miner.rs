@@ -38,33 +38,70 @@ pub enum Miner {
     DistanceWeighted,
 }
 
+/// Squared distances between the normalised embeddings of `n` anchors and `m` others, and which of the pairs are of one
+/// class and which of two, all row by row: `n × m` values each. A row is not its own pair.
+#[derive(Debug, Clone, Copy)]
+pub struct Mined<'a> {
+    /// Number of others, `m`.
+    pub others: usize,
+    /// The distances.
+    pub distances: &'a [f32],
+    /// Above zero where the pair is of one class.
+    pub positive: &'a [f32],
+    /// Above zero where the pair is of two.
+    pub negative: &'a [f32],
+}
+
+impl<'a> Mined<'a> {
+    fn anchors(self) -> usize {
+        self.distances.len() / self.others.max(1)
+    }
+
+    fn row(self, anchor: usize) -> &'a [f32] {
+        &self.distances[anchor * self.others..][..self.others]
+    }
+
+    fn among(self, mask: &'a [f32], anchor: usize) -> impl Iterator<Item = usize> + use<'a> {
+        let row = &mask[anchor * self.others..][..self.others];
+        row.iter().enumerate().filter(|(_, on)| **on > 0.0).map(|(j, _)| j)
+    }
+
+    fn positives(self, anchor: usize) -> impl Iterator<Item = usize> + use<'a> {
+        self.among(self.positive, anchor)
+    }
+
+    fn negatives(self, anchor: usize) -> impl Iterator<Item = usize> + use<'a> {
+        self.among(self.negative, anchor)
+    }
+
+    fn pairs(self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        (0..self.anchors()).flat_map(move |a| self.positives(a).map(move |p| (a, p)))
+    }
+}
+
 impl Miner {
-    /// The triplets of a batch whose `n × n` squared distances between normalised embeddings of `dim` values lie in
-    /// `distances`, row by row. Rows without a positive or without a negative are no anchors.
-    pub fn triples(self, distances: &[f32], labels: &[u32], dim: usize) -> Vec<Triple> {
-        let n = labels.len();
-        assert_eq!(distances.len(), n * n, "one distance a pair of rows");
+    /// The triplets of these pairs, where embeddings have `dim` values. Rows without a positive or without a negative are
+    /// no anchors.
+    pub fn triples(self, mined: Mined<'_>, dim: usize) -> Vec<Triple> {
         match self {
-            Self::Layout => layout(labels),
+            Self::Layout => layout(mined),
             Self::BatchAll => {
-                pairs(labels).flat_map(|(a, p)| negatives(labels, a).map(move |k| triple(a, p, k))).collect()
+                mined.pairs().flat_map(|(a, p)| mined.negatives(a).map(move |k| triple(a, p, k))).collect()
             }
-            Self::BatchHard => (0..n).filter_map(|a| hardest(&distances[a * n..][..n], labels, a)).collect(),
-            Self::SemiHard => {
-                pairs(labels).filter_map(|(a, p)| semi_hard(&distances[a * n..][..n], labels, a, p)).collect()
-            }
+            Self::BatchHard => (0..mined.anchors()).filter_map(|a| hardest(mined, a)).collect(),
+            Self::SemiHard => mined.pairs().filter_map(|(a, p)| semi_hard(mined, a, p)).collect(),
             Self::DistanceWeighted => {
-                let digest = distances.iter().fold(0u64, |h, d| {
+                let digest = mined.distances.iter().fold(0u64, |h, d| {
                     (h.rotate_left(5) ^ u64::from(d.to_bits())).wrapping_mul(0x9E37_79B9_7F4A_7C15)
                 });
                 let mut rng = seeded([digest, 3, 0, 0]);
                 let draw = |(a, p)| {
-                    let weights = distance_weights(&distances[a * n..][..n], labels, a, dim);
+                    let weights = distance_weights(mined, a, dim);
                     // No negative near enough to matter: no triplet.
                     let drawn = WeightedIndex::new(weights).ok()?.sample(&mut rng);
                     Some(triple(a, p, drawn))
                 };
-                pairs(labels).filter_map(draw).collect()
+                mined.pairs().filter_map(draw).collect()
             }
         }
     }
@@ -93,53 +130,57 @@ fn triple(anchor: usize, positive: usize, negative: usize) -> Triple {
     Triple { anchor: anchor as u32, positive: positive as u32, negative: negative as u32 }
 }
 
-fn negatives(labels: &[u32], anchor: usize) -> impl Iterator<Item = usize> + '_ {
-    (0..labels.len()).filter(move |&k| labels[k] != labels[anchor])
-}
-
-fn positives(labels: &[u32], anchor: usize) -> impl Iterator<Item = usize> + '_ {
-    (0..labels.len()).filter(move |&p| p != anchor && labels[p] == labels[anchor])
-}
-
-fn pairs(labels: &[u32]) -> impl Iterator<Item = (usize, usize)> + '_ {
-    (0..labels.len()).flat_map(|a| positives(labels, a).map(move |p| (a, p)))
-}
-
-fn layout(labels: &[u32]) -> Vec<Triple> {
-    let whole = (0..labels.len() / 3).map(|i| (3 * i, 3 * i + 1, 3 * i + 2));
-    let valid = whole.filter(|&(a, p, k)| labels[a] == labels[p] && labels[a] != labels[k]);
+fn layout(mined: Mined<'_>) -> Vec<Triple> {
+    let whole = (0..mined.anchors() / 3).map(|i| (3 * i, 3 * i + 1, 3 * i + 2));
+    let on = |mask: &[f32], a: usize, j: usize| mask[a * mined.others + j] > 0.0;
+    let valid = whole.filter(|&(a, p, k)| on(mined.positive, a, p) && on(mined.negative, a, k));
     valid.map(|(a, p, k)| triple(a, p, k)).collect()
 }
 
-fn hardest(row: &[f32], labels: &[u32], anchor: usize) -> Option<Triple> {
-    let far = positives(labels, anchor).max_by(|&a, &b| row[a].total_cmp(&row[b]))?;
-    let near = negatives(labels, anchor).min_by(|&a, &b| row[a].total_cmp(&row[b]))?;
+fn hardest(mined: Mined<'_>, anchor: usize) -> Option<Triple> {
+    let row = mined.row(anchor);
+    let far = mined.positives(anchor).max_by(|&a, &b| row[a].total_cmp(&row[b]))?;
+    let near = mined.negatives(anchor).min_by(|&a, &b| row[a].total_cmp(&row[b]))?;
     Some(triple(anchor, far, near))
 }
 
 /// How likely each row is to be drawn as the anchor's negative, up to a common factor.
-fn distance_weights(row: &[f32], labels: &[u32], anchor: usize, dim: usize) -> Vec<f64> {
+fn distance_weights(mined: Mined<'_>, anchor: usize, dim: usize) -> Vec<f64> {
     let dim = dim as f64;
-    let log = row.iter().zip(labels).map(|(&squared, &label)| {
-        let d = f64::from(squared.max(0.0)).sqrt().max(0.5);
+    let mut log = vec![None; mined.others];
+    for k in mined.negatives(anchor) {
+        let d = f64::from(mined.row(anchor)[k].max(0.0)).sqrt().max(0.5);
         let weight = (2.0 - dim) * d.ln() - (dim - 3.0) / 2.0 * (1.0 - 0.25 * d * d).ln();
-        (label != labels[anchor] && d < 1.4).then_some(weight)
-    });
-    let log: Vec<Option<f64>> = log.collect();
-    let most = log.iter().flatten().fold(f64::NEG_INFINITY, |m, &w| m.max(w));
+        log[k] = (d < 1.4).then_some(weight);
+    }
+    let most = log.iter().flatten().fold(f64::NEG_INFINITY, |m: f64, &w| m.max(w));
     log.into_iter().map(|w| w.map_or(0.0, |w| (w - most).exp())).collect()
 }
 
-fn semi_hard(row: &[f32], labels: &[u32], anchor: usize, positive: usize) -> Option<Triple> {
-    let beyond = negatives(labels, anchor).filter(|&k| row[k] > row[positive]);
+fn semi_hard(mined: Mined<'_>, anchor: usize, positive: usize) -> Option<Triple> {
+    let row = mined.row(anchor);
+    let beyond = mined.negatives(anchor).filter(|&k| row[k] > row[positive]);
     let nearest_beyond = beyond.min_by(|&a, &b| row[a].total_cmp(&row[b]));
-    let farthest = || negatives(labels, anchor).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+    let farthest = || mined.negatives(anchor).max_by(|&a, &b| row[a].total_cmp(&row[b]));
     nearest_beyond.or_else(farthest).map(|negative| triple(anchor, positive, negative))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mask(labels: &[u32], of: impl Fn(usize, usize) -> bool) -> Vec<f32> {
+        let n = labels.len();
+        (0..n * n).map(|at| f32::from(u8::from(of(at / n, at % n)))).collect()
+    }
+
+    /// The triplets of a batch among itself.
+    fn triples(miner: Miner, distances: &[f32], labels: &[u32], dim: usize) -> Vec<Triple> {
+        let positive = mask(labels, |a, b| a != b && labels[a] == labels[b]);
+        let negative = mask(labels, |a, b| labels[a] != labels[b]);
+        let others = labels.len();
+        miner.triples(Mined { others, distances, positive: &positive, negative: &negative }, dim)
+    }
 
     /// Four points on a line at 0, 1, 3 and 7; the classes alternate in pairs.
     fn line() -> (Vec<f32>, [u32; 4]) {
@@ -161,14 +202,14 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Miner::BatchAll.triples(&distances, &labels, 2), wanted);
+        assert_eq!(triples(Miner::BatchAll, &distances, &labels, 2), wanted);
     }
 
     #[test]
     fn batch_hard_takes_the_farthest_positive_and_the_nearest_negative() {
         let (distances, labels) = line();
         let wanted = [triple(0, 2, 1), triple(1, 3, 0), triple(2, 0, 1), triple(3, 1, 2)];
-        assert_eq!(Miner::BatchHard.triples(&distances, &labels, 2), wanted);
+        assert_eq!(triples(Miner::BatchHard, &distances, &labels, 2), wanted);
     }
 
     #[test]
@@ -177,20 +218,20 @@ mod tests {
         // From 0, the positive at 3 is 3 away and the negative at 7 is the only one farther; from 1 (positive at
         // 7, 6 away) none is farther, so the farthest negative, at 3, is taken.
         let wanted = [triple(0, 2, 3), triple(1, 3, 2), triple(2, 0, 3), triple(3, 1, 0)];
-        assert_eq!(Miner::SemiHard.triples(&distances, &labels, 2), wanted);
+        assert_eq!(triples(Miner::SemiHard, &distances, &labels, 2), wanted);
     }
 
     #[test]
     fn layout_reads_threes_and_passes_over_what_is_none() {
         let distances = vec![0.0; 49];
         let labels = [4, 4, 5, 4, 5, 5, 4];
-        assert_eq!(Miner::Layout.triples(&distances, &labels, 2), [triple(0, 1, 2)]);
+        assert_eq!(triples(Miner::Layout, &distances, &labels, 2), [triple(0, 1, 2)]);
     }
 
     #[test]
     fn a_batch_of_one_class_has_no_triplets() {
         for miner in [Miner::Layout, Miner::BatchAll, Miner::BatchHard, Miner::SemiHard] {
-            assert_eq!(miner.triples(&[0.0; 9], &[1, 1, 1], 2), [], "{miner:?}");
+            assert_eq!(triples(miner, &[0.0; 9], &[1, 1, 1], 2), [], "{miner:?}");
         }
     }
 
@@ -205,7 +246,9 @@ mod tests {
         // One anchor of class 0, its positive, four negatives near and one too far.
         let labels = [0, 0, 1, 2, 3, 4, 5];
         let row = [0.0, 0.3, 0.36, 0.81, 1.69, 0.04, 2.25];
-        let weights = distance_weights(&row, &labels, 0, 8);
+        let negative = labels.map(|label| f32::from(u8::from(label != 0)));
+        let mined = Mined { others: 7, distances: &row, positive: &[0.0; 7], negative: &negative };
+        let weights = distance_weights(mined, 0, 8);
         let sum: f64 = weights.iter().sum();
         for (found, wanted) in weights[2..6].iter().zip(SHARES) {
             assert!((found / sum - wanted).abs() < 1e-5, "{weights:?}");
@@ -217,13 +260,24 @@ mod tests {
             distances[..7].copy_from_slice(&row);
             // Another batch, another draw.
             distances[48] = i as f32;
-            let drawn = Miner::DistanceWeighted.triples(&distances, &labels, 8);
-            assert_eq!(drawn, Miner::DistanceWeighted.triples(&distances, &labels, 8));
+            let drawn = triples(Miner::DistanceWeighted, &distances, &labels, 8);
+            assert_eq!(drawn, triples(Miner::DistanceWeighted, &distances, &labels, 8));
             counts[drawn[0].negative as usize] += 1.0 / 4000.0;
         }
         for (found, wanted) in counts[2..6].iter().zip(SHARES) {
             assert!((found - wanted).abs() < 0.03, "{counts:?}");
         }
+    }
+
+    #[test]
+    fn anchors_may_have_others_than_themselves() {
+        // Two anchors of class 0 and 1 against a memory of three: 0, 1, 0.
+        let distances = [0.1, 0.2, 0.7, 0.9, 0.4, 0.3];
+        let (positive, negative) = ([1.0, 0.0, 1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+        let mined = Mined { others: 3, distances: &distances, positive: &positive, negative: &negative };
+        assert_eq!(Miner::BatchHard.triples(mined, 2), [triple(0, 2, 1), triple(1, 1, 2)]);
+        let all = [triple(0, 0, 1), triple(0, 2, 1), triple(1, 1, 0), triple(1, 1, 2)];
+        assert_eq!(Miner::BatchAll.triples(mined, 2), all);
     }
 
     #[test]

@@ -81,7 +81,8 @@ impl CrossBatchMemory {
 mod tests {
     use super::*;
     use crate::loss::check::{assert_close, embeddings, numbers};
-    use crate::loss::{Contrastive, ContrastiveConfig};
+    use crate::loss::{Contrastive, ContrastiveConfig, Loss as _, Triplet, TripletConfig};
+    use crate::miner::Miner;
 
     const LABELS: [u32; 8] = [0, 0, 1, 1, 2, 2, 0, 3];
 
@@ -107,6 +108,22 @@ mod tests {
             assert_close(found, wanted, 1e-4);
         }
         assert_eq!((memory.labels.len(), memory.next), (12, 4));
+    }
+
+    // from pytorch_metric_learning.distances import LpDistance; from pytorch_metric_learning.losses import TripletMarginLoss
+    // from pytorch_metric_learning.reducers import MeanReducer
+    // inner = TripletMarginLoss(.3, distance=LpDistance(power=2), reducer=MeanReducer())
+    // loss = CrossBatchMemory(inner, 4, memory_size=12); print(loss(num(32, .5).reshape(8, 4), y), loss(…1.5…, y))
+    #[test]
+    fn triplets_with_the_memory_cost_what_pytorch_metric_learning_says() {
+        let loss = Triplet::new(TripletConfig { margin: 0.3, miner: Miner::BatchAll });
+        let mut memory = CrossBatchMemory::new(12, 4);
+        for (x, wanted) in [(embeddings(8, 4), 0.353_484_48), (later(), 0.642_997_56)] {
+            let found = memory.forward(&loss, &x, &LABELS).unwrap().to_scalar().unwrap();
+            assert_close(found, wanted, 1e-4);
+        }
+        assert!(loss.as_pair_loss().is_some());
+        assert!(Triplet::new(TripletConfig { margin: 0.3, miner: Miner::Layout }).as_pair_loss().is_none());
     }
 
     #[test]

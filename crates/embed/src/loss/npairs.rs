@@ -61,6 +61,8 @@ impl Loss for Npairs {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Var;
+
     use super::*;
     use crate::loss::check::{
         assert_close, assert_literal, assert_nothing, cross_entropy_row, dot, embeddings, value,
@@ -94,6 +96,26 @@ mod tests {
             }
             total + 0.5 * 0.01 * norms
         });
+    }
+
+    // import numpy as np, torch
+    // x = torch.tensor(np.sin(np.arange(32)**2 + .5).reshape(8, 4), requires_grad=True)
+    // for _ in range(3):
+    //     s = x[0::2] @ x[1::2].T
+    //     l = torch.nn.functional.cross_entropy(s, torch.arange(4)) + .5 * .01 * (x**2).sum(1).mean()
+    //     print(l.item()); x = (x - torch.autograd.grad(l, x)[0]).detach().requires_grad_()
+    // print(x.norm().item())
+    #[test]
+    fn three_steps_of_rate_one_are_pytorchs() {
+        let var = Var::from_tensor(&embeddings(8, 4)).unwrap();
+        for wanted in [1.221_707_6, 0.665_583_6, 0.420_233_8] {
+            let loss = build().forward(var.as_tensor(), &LABELS).unwrap();
+            assert_close(loss.to_scalar().unwrap(), wanted, 1e-5);
+            let grads = loss.backward().unwrap();
+            var.set(&(var.as_detached_tensor() - grads.get(&var).unwrap()).unwrap()).unwrap();
+        }
+        let norm = var.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar().unwrap();
+        assert_close(norm, 4.560_121, 1e-5);
     }
 
     #[test]

@@ -9,6 +9,11 @@ use super::{Loss, normalize_rows};
 pub trait PairLoss: std::fmt::Debug {
     /// The scalar to minimise.
     fn over(&self, pairs: &Pairs) -> Result<Tensor>;
+
+    /// Whether remembered embeddings may be among the others. Not where the order of a batch's rows has a meaning.
+    fn remembers(&self) -> bool {
+        true
+    }
 }
 
 impl<P: PairLoss> Loss for P {
@@ -17,7 +22,7 @@ impl<P: PairLoss> Loss for P {
     }
 
     fn as_pair_loss(&self) -> Option<&dyn PairLoss> {
-        Some(self)
+        self.remembers().then_some(self)
     }
 }
 
@@ -63,6 +68,11 @@ impl Pairs {
             positive: mask(positive)?,
             negative: mask(negative)?,
         })
+    }
+
+    /// Values of an embedding.
+    pub fn dim(&self) -> Result<usize> {
+        self.anchors.dim(1)
     }
 
     /// `(n, m)` cosines.

@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, normalize_rows};
-use crate::miner::{Miner, Triple};
+use super::pairs::{PairLoss, Pairs};
+use crate::miner::{Mined, Miner, Triple};
 
 /// Settings of [`Triplet`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -36,23 +36,30 @@ impl Triplet {
     }
 }
 
-impl Loss for Triplet {
-    fn forward(&self, embeddings: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        let unit = normalize_rows(embeddings)?;
+impl PairLoss for Triplet {
+    fn over(&self, pairs: &Pairs) -> Result<Tensor> {
         // Between unit vectors |a - b|² = 2 - 2 a·b.
-        let distances = ((unit.matmul(&unit.t()?)? * -2.0)? + 2.0)?.flatten_all()?;
-        let triples = self.config.miner.triples(&distances.to_vec1()?, labels, embeddings.dim(1)?);
+        let distances = ((pairs.cosines()? * -2.0)? + 2.0)?;
+        let others = distances.dim(1)?;
+        let distances = distances.flatten_all()?;
+        let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        let (at, positive, negative) =
+            (values(&distances)?, values(&pairs.positive)?, values(&pairs.negative)?);
+        let mined = Mined { others, distances: &at, positive: &positive, negative: &negative };
+        let triples = self.config.miner.triples(mined, pairs.dim()?);
         if triples.is_empty() {
-            // Still a function of the embeddings, so that the step goes on with a zero gradient.
-            return embeddings.sum_all()? * 0.0;
+            return pairs.nothing();
         }
-        let n = labels.len() as u32;
         let pick = |column: fn(&Triple) -> u32| -> Result<Tensor> {
-            let index: Vec<u32> = triples.iter().map(|t| t.anchor * n + column(t)).collect();
+            let index: Vec<u32> = triples.iter().map(|t| t.anchor * others as u32 + column(t)).collect();
             distances.index_select(&Tensor::new(index, distances.device())?, 0)
         };
         let violation = ((pick(|t| t.positive)? - pick(|t| t.negative)?)? + self.config.margin)?;
         violation.relu()?.mean_all()
+    }
+
+    fn remembers(&self) -> bool {
+        self.config.miner != Miner::Layout
     }
 }
 

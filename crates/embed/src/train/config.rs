@@ -50,6 +50,14 @@ pub struct TrainConfig {
     pub optimizer: OptimizerConfig,
     /// How photographs are varied.
     pub augment: TrainTransform,
+    /// Width and height of the photographs over the run, which is divided into as many equal parts; the last is that of
+    /// `augment`. None is that of `augment` throughout.
+    pub progressive_size: Vec<u32>,
+    /// The loss or the gradient's norm beyond so many times its median over the first 20 steps counts as exploding; 0 never
+    /// does.
+    pub explode_factor: f64,
+    /// Exploding steps one after another that end the run.
+    pub explode_steps: usize,
     /// Steps between validations.
     pub validate_every: usize,
     /// Steps between saved states.
@@ -83,6 +91,9 @@ impl Default for TrainConfig {
             schedule: Schedule::default(),
             optimizer: OptimizerConfig::default(),
             augment: TrainTransform::default(),
+            progressive_size: Vec::new(),
+            explode_factor: 50.0,
+            explode_steps: 10,
             validate_every: 100,
             save_every: 100,
             keep: 0,
@@ -113,6 +124,23 @@ impl TrainConfig {
     pub fn total_steps(&self, batches: usize) -> usize {
         let batches = self.epochs * batches as f64 / self.accumulate.max(1) as f64;
         self.steps.unwrap_or_else(|| batches.round().max(1.0) as usize)
+    }
+
+    /// From which batch on photographs have which width and height, in a run of `steps`; empty where they are of one
+    /// size throughout.
+    pub fn sizes(&self, steps: usize) -> Vec<(u64, u32)> {
+        let parts = self.progressive_size.len().max(1);
+        let from = |part: usize| ((part * steps).div_ceil(parts) * self.accumulate) as u64;
+        self.progressive_size.iter().enumerate().map(|(part, &size)| (from(part), size)).collect()
+    }
+
+    /// Whether the loss and the gradient may change at this step for no fault of the run's: another size, a backbone or
+    /// norms that begin to learn, a memory that begins to be used.
+    pub fn turns_at(&self, step: usize, steps: usize) -> bool {
+        let begins = |freeze: Freeze| matches!(freeze, Freeze::First(frozen) if frozen == step);
+        let resized = self.sizes(steps).iter().any(|&(batch, _)| batch == (step * self.accumulate) as u64);
+        let remembers = self.memory > 0 && self.memory_start == step;
+        resized || remembers || begins(self.freeze_backbone) || begins(self.freeze_norms)
     }
 
     /// Refuses what cannot be.
@@ -151,6 +179,22 @@ impl TrainConfig {
         if self.super_classes > 0 && !matches!(self.sampler_config(), SamplerConfig::Hierarchical { .. }) {
             let reason = format!("{} draws no classes to share among super classes", self.loss.name());
             return fail("super_classes", reason + "; give per_class, or another loss");
+        }
+        if let Some(&last) = self.progressive_size.last() {
+            if !self.progressive_size.is_sorted() || self.progressive_size[0] == 0 {
+                return fail("progressive_size", format!("{:?} do not grow", self.progressive_size));
+            }
+            if last != self.augment.size {
+                let reason = format!("it ends with {last}, but photographs are {} wide", self.augment.size);
+                return fail("progressive_size", reason);
+            }
+        }
+        if !(self.explode_factor == 0.0 || self.explode_factor > 1.0) || !self.explode_factor.is_finite() {
+            let reason = format!("{} is neither 0 nor above 1", self.explode_factor);
+            return fail("explode_factor", reason);
+        }
+        if self.explode_steps == 0 {
+            return fail("explode_steps", "must be at least 1 step".to_owned());
         }
         if self.accumulate == 0 {
             return fail("accumulate", "must be at least 1 batch".to_owned());
@@ -262,6 +306,10 @@ mod tests {
             ("chunk", TrainConfig { chunk: 1, ..default.clone() }),
             ("memory", TrainConfig { memory: 31, ..default.clone() }),
             ("average", TrainConfig { average: 1.0, ..default.clone() }),
+            ("progressive_size", TrainConfig { progressive_size: vec![224, 96], ..default.clone() }),
+            ("progressive_size", TrainConfig { progressive_size: vec![96, 128], ..default.clone() }),
+            ("explode_factor", TrainConfig { explode_factor: 0.5, ..default.clone() }),
+            ("explode_steps", TrainConfig { explode_steps: 0, ..default.clone() }),
             ("super_classes", TrainConfig { super_classes: 2, ..default.clone() }),
             (
                 "per_class",
@@ -302,6 +350,15 @@ mod tests {
             let error = config.check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{key}: {error}");
         }
+    }
+
+    #[test]
+    fn sizes_share_the_run_equally() {
+        let config =
+            TrainConfig { progressive_size: vec![96, 128, 224], accumulate: 2, ..Default::default() };
+        assert_eq!(config.sizes(10), [(0, 96), (8, 128), (14, 224)]);
+        assert!(config.turns_at(4, 10) && config.turns_at(7, 10) && !config.turns_at(5, 10));
+        assert_eq!(TrainConfig::default().sizes(10), []);
     }
 
     #[test]

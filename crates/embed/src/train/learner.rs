@@ -4,6 +4,7 @@ use candle_core::{Tensor, Var};
 
 use super::TrainConfig;
 use super::average::Average;
+use super::watch::Watch;
 use crate::embedder::Embedder;
 use crate::error::{EmbedError, Result};
 use crate::gradients::Gradients;
@@ -18,6 +19,7 @@ pub(super) struct Learner {
     pub(super) optimizer: Optimizer,
     pub(super) memory: Option<CrossBatchMemory>,
     pub(super) average: Option<Average>,
+    pub(super) watch: Watch,
     loss: Box<dyn Loss>,
     config: TrainConfig,
 }
@@ -29,7 +31,7 @@ impl Learner {
         let memory = (config.memory > 0).then(|| CrossBatchMemory::new(config.memory, embedder.dim()));
         if memory.is_some() && loss.as_pair_loss().is_none() {
             let reason = format!(
-                "{} does not compare pairs; contrastive, multi_similarity, circle and supcon do",
+                "{} does not compare pairs; contrastive, multi_similarity, circle, supcon and triplet do",
                 config.loss.name()
             );
             return Err(EmbedError::Config { key: "memory", reason });
@@ -42,7 +44,8 @@ impl Learner {
         }
         let average = (config.average > 0.0).then(|| Average::new(config.average, store)).transpose()?;
         let optimizer = Optimizer::new(config.optimizer);
-        Ok(Self { optimizer, memory, average, loss, config: config.clone() })
+        let watch = Watch::new(config.explode_factor, config.explode_steps);
+        Ok(Self { optimizer, memory, average, watch, loss, config: config.clone() })
     }
 
     /// One step from the mean gradient of these batches: the mean of their losses, and the gradient's norm. A loss

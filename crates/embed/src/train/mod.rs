@@ -9,6 +9,7 @@ mod log;
 mod state;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -127,7 +128,7 @@ pub type Validate<'a> = dyn FnMut(&Embedder) -> Result<f64, Box<dyn std::error::
 ///
 /// # Errors
 /// [`EmbedError::Config`] and [`EmbedError::Sampler`] for settings that contradict each other or the data,
-/// [`EmbedError::Diverged`] if the loss is no longer finite, [`EmbedError::Checkpoint`] if there is nothing
+/// [`EmbedError::Diverged`] if the loss is no longer finite, [`EmbedError::Exploded`] if it runs away, [`EmbedError::Checkpoint`] if there is nothing
 /// to resume or something that may not be overwritten.
 pub fn train(
     embedder: &mut Embedder,
@@ -181,6 +182,7 @@ pub fn train(
         threads: config.threads,
         seed: config.seed,
         start_step: done_batches,
+        sizes: config.sizes(steps),
         ..LoaderConfig::default()
     };
     let transform = Transform::Train(config.augment.clone());
@@ -195,6 +197,9 @@ pub fn train(
             progress(TrainEvent::Skipped { reason: error.to_string() });
         }
         let lr = config.schedule.at(run.state.step, steps);
+        if config.turns_at(run.state.step, steps) {
+            run.learner.watch.restart();
+        }
         let batches: Vec<&Batch> = batches.iter().filter(|batch| usable(batch, &sampler_config)).collect();
         if batches.is_empty() {
             run.state.step += 1;
@@ -210,7 +215,8 @@ pub fn train(
         if validate.is_some() && (step.is_multiple_of(config.validate_every) || step == steps) {
             run.validate(embedder, &mut validate, &mut log, progress)?;
         }
-        if step.is_multiple_of(config.save_every) && step < steps {
+        // What an explosion has touched does not take the place of what was good.
+        if step.is_multiple_of(config.save_every) && step < steps && !run.learner.watch.is_over() {
             run.save(embedder)?;
             if config.keep > 0 {
                 run.keep(embedder, config.keep)?;
@@ -252,15 +258,18 @@ struct Run<'a> {
 impl Run<'_> {
     fn step(&mut self, embedder: &Embedder, batches: &[&Batch], labels: &[u32], lr: f64) -> Result<f32> {
         let (loss, norm) = self.learner.step(embedder, batches, labels, self.state.step, lr)?;
+        let saved = self.folder.join("last");
+        let checkpoint =
+            if saved.exists() { saved.display().to_string() } else { "not there yet".to_owned() };
         if !loss.is_finite() || !norm.is_finite() {
-            let saved = self.folder.join("last");
-            let checkpoint =
-                if saved.exists() { saved.display().to_string() } else { "not there yet".to_owned() };
             let what = if loss.is_finite() { "gradient" } else { "loss" };
             let value = if loss.is_finite() { norm as f32 } else { loss };
             return Err(EmbedError::Diverged { step: self.state.step, what, value, checkpoint });
         }
         self.state.step += 1;
+        if let Some(watch::Explosion { what, value, median }) = self.learner.watch.see(loss, norm as f32) {
+            return Err(EmbedError::Exploded { step: self.state.step, what, value, median, checkpoint });
+        }
         Ok(loss)
     }
 

@@ -21,6 +21,7 @@ const STATE_FILE: &str = "state.json";
 const TENSORS_FILE: &str = "state.safetensors";
 const OPTIMIZER: &str = "optimizer.";
 const MEMORY: &str = "memory.";
+const WATCH: &str = "watch.";
 /// The weights that learn, where `model.safetensors` holds their average.
 const RAW: &str = "raw.";
 
@@ -73,6 +74,7 @@ impl State {
         let mut tensors: BTreeMap<String, Tensor> =
             prefixed(OPTIMIZER, learner.optimizer.state()?).into_iter().collect();
         tensors.extend(store.entries("loss.").into_iter().map(|(n, p)| (n, p.var.as_detached_tensor())));
+        tensors.extend(prefixed(WATCH, learner.watch.state()?));
         if let Some(memory) = &learner.memory {
             tensors.extend(prefixed(MEMORY, memory.state()?));
         }
@@ -122,6 +124,7 @@ impl State {
         };
         let store = embedder.store();
         learner.optimizer.restore(&part(OPTIMIZER), store)?;
+        learner.watch.restore(&part(WATCH))?;
         if let Some(memory) = &mut learner.memory {
             memory.restore(&part(MEMORY))?;
         }

@@ -12,8 +12,8 @@ use crate::dataset::DatasetConfig;
 use crate::embedder::{DeviceKind, ModelSource};
 use crate::head::HeadConfig;
 use crate::loss::{
-    ArcMarginConfig, ContrastiveConfig, LossConfig, ProxyNcaConfig, SmoothApConfig, SoftTripleConfig,
-    SoftmaxConfig, SupConConfig, TripletConfig,
+    ArcMarginConfig, ContrastiveConfig, LossConfig, NpairsConfig, ProxyNcaConfig, SmoothApConfig,
+    SoftTripleConfig, SoftmaxConfig, SupConConfig, TripletConfig,
 };
 use crate::miner::Miner;
 use crate::optimizer::{Algorithm, OptimizerConfig};
@@ -109,10 +109,19 @@ fn every_loss_falls() {
         LossConfig::ProxyNca(ProxyNcaConfig::default()),
         LossConfig::SoftTriple(SoftTripleConfig { centers: 2, ..SoftTripleConfig::default() }),
         LossConfig::SmoothAp(SmoothApConfig { temperature: 0.05 }),
+        LossConfig::Npairs(NpairsConfig::default()),
     ];
     for (i, loss) in losses.into_iter().enumerate() {
         let mut config = settings(loss.clone(), 24);
         config.per_class = if matches!(loss, LossConfig::Triplet(_)) { 3 } else { 0 };
+        if matches!(loss, LossConfig::Npairs(_)) {
+            config.batch = 8;
+            for lr in [0.05, 0.02, 0.01, 0.005, 0.002] {
+                config.schedule.lr = lr;
+                let o = run(&data, dir.path().join(format!("x{lr}")), &config, false, usize::MAX);
+                println!("{lr} {:?}", o.map(|o| o.losses));
+            }
+        }
         let outcome = run(&data, dir.path().join(format!("run{i}")), &config, false, usize::MAX).unwrap();
         let mean = |part: &[f32]| part.iter().sum::<f32>() / part.len() as f32;
         let (first, last) = (mean(&outcome.losses[..6]), mean(&outcome.losses[18..]));
@@ -155,6 +164,16 @@ fn remembering() -> Vec<(&'static str, TrainConfig)> {
         ("average", TrainConfig { average: 0.8, schedule: shape(Shape::Linear), ..plain.clone() }),
         ("accumulate", TrainConfig { accumulate: 2, batch: 6, ..plain.clone() }),
         ("memory", TrainConfig { memory: 30, memory_start: 1, ..settings(contrastive.clone(), 7) }),
+        (
+            "triplets with a memory, growing photographs",
+            TrainConfig {
+                memory: 30,
+                progressive_size: vec![16, 24, 32],
+                accumulate: 2,
+                per_class: 3,
+                ..settings(LossConfig::Triplet(TripletConfig::default()), 7)
+            },
+        ),
         ("chunk", TrainConfig { chunk: 5, ..settings(contrastive, 7) }),
         (
             "freeze",
@@ -231,6 +250,57 @@ fn patience_ends_a_run_and_old_models_go() {
     assert_eq!(outcome.summary.steps, 8);
     let kept = |step: usize| folder.join(format!("step-{step:06}")).exists();
     assert_eq!([2, 4, 6, 8].map(kept), [false, false, true, true]);
+}
+
+#[test]
+fn photographs_grow_over_the_run() {
+    let (dir, data) = pictures();
+    let plain = settings(arcmargin(), 6);
+    let growing = TrainConfig { progressive_size: vec![16, 24, 32], ..plain.clone() };
+    let sizes: Vec<usize> = {
+        let sampler = Sampler::new(&growing.sampler_config(), &data, 0).unwrap();
+        let config = LoaderConfig { sizes: growing.sizes(6), ..LoaderConfig::default() };
+        let transform = Transform::Train(growing.augment.clone());
+        let batches = Loader::new(Arc::new(data.clone()), sampler, transform, &config).unwrap().take(7);
+        batches.map(|batch| (batch.pixels.len() / batch.indices.len() / 3).isqrt()).collect()
+    };
+    assert_eq!(sizes, [16, 16, 24, 24, 32, 32, 32]);
+    let losses = |name: &str, config: &TrainConfig| {
+        run(&data, dir.path().join(name), config, false, usize::MAX).unwrap().losses
+    };
+    assert_ne!(losses("plain", &plain), losses("growing", &growing));
+}
+
+#[test]
+fn a_run_that_explodes_is_stopped_while_its_loss_is_finite_and_the_last_good_state_stays() {
+    let (dir, data) = pictures();
+    // A rate that rises a thousandfold after the first 20 steps.
+    let shape = Shape::Piecewise { steps: vec![24], factor: 1000.0 };
+    let schedule = Schedule { lr: 0.02, warmup: 0, shape };
+    let exploding = TrainConfig {
+        schedule,
+        explode_factor: 4.0,
+        explode_steps: 3,
+        save_every: 1,
+        ..settings(LossConfig::Softmax(SoftmaxConfig::default()), 60)
+    };
+    let folder = dir.path().join("run");
+    let error = run(&data, folder.clone(), &exploding, false, usize::MAX).err().unwrap();
+    let EmbedError::Exploded { step, value, median, .. } = error else { panic!("{error}") };
+    assert!(value.is_finite() && value > 4.0 * median && step > 24, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("learning rate") && text.contains("clipping") && text.contains("last"), "{text}");
+    let state: serde_json::Value = checkpoint_state(&folder);
+    assert_eq!(state["step"], step - 3, "the steps that were over are not saved");
+    // It is the state before the explosion: the same run that goes no further.
+    let short = TrainConfig { steps: Some(60), explode_factor: 0.0, ..exploding };
+    let calm = run(&data, dir.path().join("calm"), &short, false, step - 3).unwrap();
+    let last = Embedder::open(&ModelSource::new(folder.join("last").to_str().unwrap())).unwrap();
+    assert_eq!(last.fingerprint(), calm.fingerprint);
+}
+
+fn checkpoint_state(folder: &Path) -> serde_json::Value {
+    crate::checkpoint::read_json(&folder.join("last/state.json")).unwrap()
 }
 
 #[test]
