@@ -10,6 +10,8 @@ mod durability;
 mod filter;
 // Real photographs, where the data lies beside the repository.
 mod grocery;
+// Training runs that are killed, and disks that run full.
+mod interruption;
 // Reports with pictures, their comparison, options for better answers.
 mod reports;
 // From a catalogue to an index to hits and recall; building that was cut short.

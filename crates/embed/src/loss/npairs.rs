@@ -25,6 +25,10 @@ impl Default for NpairsConfig {
 /// as they are, **not** normalised, and one direction only, as in the Paddle original, whose batches are two
 /// images a class side by side.
 ///
+/// As nothing bounds the products, a row's gradient is as long as the other rows are: once a step makes embeddings
+/// longer, the next is longer still, and a penalty of `λ = 0.01` does not hold them. Rates that suit losses over
+/// normalised embeddings are too high here; a tenth of them is a place to begin (the Paddle original takes 1e-4).
+///
 /// Classes with one row give no anchor and no positive; without any pair the batch costs nothing.
 #[derive(Debug)]
 pub struct Npairs {
