@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Data(DataCommand),
     /// Turn pictures into vectors and write them as safetensors and .npy
     Embed(EmbedArgs),
+    /// Write a model for other programs: weights in timm's names, or an ONNX file
+    Export(ExportModelArgs),
     /// Train an embedder by metric learning
     Train(Box<crate::train_args::TrainArgs>),
     /// Build an index over a catalogue, or look at one
@@ -227,6 +229,26 @@ pub(crate) struct EmbedArgs {
     /// Folder for vectors.safetensors, vectors.npy and items.csv; must be new or empty
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportModelArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Folder for the files; must be new or empty
+    #[arg(long, visible_alias = "output", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The form
+    #[arg(long, value_enum, default_value = "safetensors")]
+    pub(crate) format: ExportFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// model.safetensors in timm's names and a config.json that timm's local-dir: opens
+    Safetensors,
+    /// model.onnx: normalised pixels in, unit vectors out, any number at a time
+    Onnx,
 }
 
 #[derive(Debug, Subcommand)]

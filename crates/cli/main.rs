@@ -12,6 +12,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod exit;
+mod export;
 mod index;
 mod inputs;
 mod loss_args;
@@ -75,6 +76,7 @@ fn run(command: &Command, printer: Printer) -> anyhow::Result<Exit> {
         Command::Demo(args) => demo::run(args, printer),
         Command::Data(args) => data::run(args, printer),
         Command::Embed(args) => embed::run(args, printer),
+        Command::Export(args) => export::run(args, printer),
         Command::Train(args) => train::run(args, printer),
         Command::Index(args) => index::run(args, printer),
         Command::Search(args) => search::run(args, printer),

@@ -12,6 +12,7 @@ use crate::checkpoint::{self, CONFIG_FILE, CheckpointWriter, MODEL_FILE, ModelCo
 use crate::error::{EmbedError, Result};
 use crate::head::{Head, HeadConfig};
 use crate::hub;
+use crate::onnx::{Edge, Graph};
 use crate::params::ParamStore;
 use crate::transform::EvalTransform;
 use crate::weights::{WeightFile, assign};
@@ -223,6 +224,18 @@ impl Embedder {
         let map = self.backbone.freeze(&mut net, images)?;
         let embedding = self.head.freeze(&mut net, map)?;
         Ok(net.finish(embedding)?)
+    }
+
+    /// Writes the network as it is at inference, normalisation included, into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph) -> Result<Edge> {
+        let map = self.backbone.emit(graph, graph.input())?;
+        let embedding = self.head.emit(graph, &map)?;
+        Ok(graph.normalize(&embedding))
+    }
+
+    /// Channels of the backbone's feature map.
+    pub fn feature_dim(&self) -> usize {
+        self.backbone.feature_dim()
     }
 
     /// Not normalised vectors of `n` images by the fastest way the device has.

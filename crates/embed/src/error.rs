@@ -128,6 +128,17 @@ pub enum EmbedError {
         reason: String,
     },
 
+    /// A model that another program's form has no place for.
+    #[error("{arch} cannot be exported as {format}: {reason}; --format onnx has a place for every network")]
+    Export {
+        /// Its architecture.
+        arch: String,
+        /// The form asked for.
+        format: &'static str,
+        /// Why not.
+        reason: String,
+    },
+
     /// Training ran away.
     #[error(
         "the {what} became {value} at step {step}; the last saved state is {checkpoint}. A lower learning \

@@ -6,6 +6,7 @@ use semblance_kernels::global_avg_pool;
 use serde::{Deserialize, Serialize};
 
 use crate::layer::Linear;
+use crate::onnx::{Edge, Graph};
 use crate::params::Scope;
 
 /// Which head sits on the backbone.
@@ -48,6 +49,15 @@ impl Head {
     /// The projection, where there is one.
     pub fn projection(&self) -> Option<&Linear> {
         self.projection.as_ref()
+    }
+
+    /// Writes the head into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let pooled = graph.global_avg_pool(x);
+        match &self.projection {
+            Some(projection) => graph.linear(&pooled, projection.weight(), projection.bias()),
+            None => Ok(pooled),
+        }
     }
 
     /// Adds the head to a frozen network.

@@ -39,6 +39,17 @@ pub struct Vectors<'a> {
 /// [`QueryError::NotEmpty`], or [`QueryError::Write`] with what the system said.
 pub fn prepare_folder(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(|source| at(dir, source))?;
+    check_folder(dir)
+}
+
+/// As [`prepare_folder`], without making it.
+///
+/// # Errors
+/// As [`prepare_folder`].
+pub fn check_folder(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
     match fs::read_dir(dir).map_err(|source| at(dir, source))?.next() {
         None => Ok(()),
         Some(_) => Err(QueryError::NotEmpty { path: dir.to_owned() }),

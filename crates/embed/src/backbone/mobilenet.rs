@@ -5,6 +5,7 @@ use semblance_kernels::Activation;
 use semblance_kernels::frozen::{Builder, Value};
 
 use crate::layer::{ConvConfig, ConvNorm};
+use crate::onnx::{Edge, Graph};
 use crate::params::Scope;
 
 /// Expansion, channels, repeats and first stride of each row of the paper's table 2.
@@ -46,6 +47,15 @@ impl InvertedResidual {
         let (conv, norm) = (scope.at(next), scope.at(next + 1));
         layers.push(ConvNorm::new(projection, Activation::None, conv, norm)?);
         Ok(Self { layers, residual: stride == 1 && input == output })
+    }
+
+    fn emit(&self, graph: &mut Graph, x: Edge) -> Result<Edge> {
+        let mut y = x.clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            let residual = (self.residual && i + 1 == self.layers.len()).then_some(&x);
+            y = layer.emit_onto(graph, &y, residual, layer.activation)?;
+        }
+        Ok(y)
     }
 
     fn freeze(&self, net: &mut Builder, x: Value) -> Result<Value> {
@@ -97,6 +107,15 @@ impl MobileNetV2 {
         }
         let last = pair(ConvConfig::new(channels, Self::FEATURE_DIM, 1), &scope.at(blocks.len() + 1))?;
         Ok(Self { stem, blocks, last })
+    }
+
+    /// Writes the network into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: Edge) -> Result<Edge> {
+        let mut x = self.stem.emit(graph, &x)?;
+        for block in &self.blocks {
+            x = block.emit(graph, x)?;
+        }
+        self.last.emit(graph, &x)
     }
 
     /// Adds the network to a frozen one.

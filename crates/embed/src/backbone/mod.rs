@@ -14,6 +14,7 @@ pub use mobilenet::MobileNetV2;
 pub use resnet::{ResNet, ResNetConfig};
 
 use crate::error::EmbedError;
+use crate::onnx::{Edge, Graph};
 use crate::params::Scope;
 
 /// The architectures there are, by torchvision's names.
@@ -115,6 +116,14 @@ impl Backbone {
         match self {
             Self::ResNet(net) => net.feature_dim(),
             Self::MobileNetV2(_) => MobileNetV2::FEATURE_DIM,
+        }
+    }
+
+    /// Writes the network, as it is at inference, into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: Edge) -> Result<Edge> {
+        match self {
+            Self::ResNet(backbone) => backbone.emit(graph, x),
+            Self::MobileNetV2(backbone) => backbone.emit(graph, x),
         }
     }
 

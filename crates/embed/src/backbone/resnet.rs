@@ -6,6 +6,7 @@ use semblance_kernels::frozen::{Builder, Value};
 use semblance_kernels::{Activation, MaxPool2dConfig, max_pool2d};
 
 use crate::layer::{ConvConfig, ConvNorm};
+use crate::onnx::{Edge, Graph};
 use crate::params::Scope;
 
 /// The large stem's pooling.
@@ -86,6 +87,22 @@ impl Block {
         Ok(Self { body, shortcut: shortcut.transpose()? })
     }
 
+    fn emit(&self, graph: &mut Graph, x: Edge) -> Result<Edge> {
+        let shortcut = match &self.shortcut {
+            Some(shortcut) => shortcut.emit(graph, &x)?,
+            None => x.clone(),
+        };
+        let mut y = x;
+        for (i, layer) in self.body.iter().enumerate() {
+            y = if i + 1 == self.body.len() {
+                layer.emit_onto(graph, &y, Some(&shortcut), Activation::Relu)?
+            } else {
+                layer.emit(graph, &y)?
+            };
+        }
+        Ok(y)
+    }
+
     fn freeze(&self, net: &mut Builder, x: Value) -> Result<Value> {
         let shortcut = match &self.shortcut {
             Some(shortcut) => shortcut.freeze(net, x)?,
@@ -159,6 +176,18 @@ impl ResNet {
     /// Channels of the feature map.
     pub fn feature_dim(&self) -> usize {
         self.feature_dim
+    }
+
+    /// Writes the network into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: Edge) -> Result<Edge> {
+        let mut x = self.stem.emit(graph, &x)?;
+        if self.pool {
+            x = graph.max_pool(&x, POOL);
+        }
+        for block in self.stages.iter().flatten() {
+            x = block.emit(graph, x)?;
+        }
+        Ok(x)
     }
 
     /// Adds the network to a frozen one.

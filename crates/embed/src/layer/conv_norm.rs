@@ -7,6 +7,7 @@ use semblance_kernels::{Activation, ConvNormConfig, add_activate, conv_norm_trai
 
 use super::batch_norm::activate;
 use super::{BatchNorm2d, Conv2d, ConvConfig};
+use crate::onnx::{Edge, Graph};
 use crate::params::Scope;
 
 /// `activation(norm(conv(x)))`.
@@ -58,6 +59,31 @@ impl ConvNorm {
             }
             None => self.norm.forward_activated(&y, activation, false),
         }
+    }
+
+    /// Writes the unit into an ONNX graph: the norm folded into the convolution, a residual added before an activation
+    /// that takes the place of the unit's own.
+    pub(crate) fn emit_onto(
+        &self,
+        graph: &mut Graph,
+        x: &Edge,
+        residual: Option<&Edge>,
+        activation: Activation,
+    ) -> Result<Edge> {
+        let (scale, shift) = self.norm.folded()?;
+        let weight = self.conv.weight().as_detached_tensor();
+        let weight = weight.broadcast_mul(&scale.reshape((scale.elem_count(), 1, 1, 1))?)?;
+        let y = graph.conv(x, &weight, &shift, self.conv.config())?;
+        let y = match residual {
+            Some(residual) => graph.add(&y, residual),
+            None => y,
+        };
+        graph.activate(y, activation)
+    }
+
+    /// As [`emit_onto`](Self::emit_onto), with its own activation and nothing added.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        self.emit_onto(graph, x, None, self.activation)
     }
 
     /// Adds the unit to a frozen network, as one layer.

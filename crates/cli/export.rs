@@ -1,0 +1,46 @@
+//! `semblance export`: a model for other programs.
+
+use anyhow::Context as _;
+use semblance_embed::{Embedder, onnx, timm};
+use semblance_query::export;
+use serde_json::json;
+
+use crate::args::{ExportFormat, ExportModelArgs};
+use crate::exit::Exit;
+use crate::inputs;
+use crate::printer::Printer;
+
+pub(crate) fn run(args: &ExportModelArgs, printer: Printer) -> anyhow::Result<Exit> {
+    let embedder = Embedder::open(&inputs::required_model(&args.model)?)?;
+    let files = match args.format {
+        ExportFormat::Safetensors => {
+            export::check_folder(&args.out)?;
+            timm::save(&embedder, &args.out)?;
+            vec![args.out.join("model.safetensors"), args.out.join("config.json")]
+        }
+        ExportFormat::Onnx => {
+            let bytes = onnx::to_onnx(&embedder)?;
+            export::prepare_folder(&args.out)?;
+            let (path, partial) = (args.out.join("model.onnx"), args.out.join(".model.onnx.partial"));
+            std::fs::write(&partial, bytes)
+                .and_then(|()| std::fs::rename(&partial, &path))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            vec![path]
+        }
+    };
+    let config = embedder.config();
+    let summary = json!({
+        "files": files, "arch": config.arch, "head": config.head, "dim": embedder.dim(), "size": config.transform.crop,
+        "fingerprint": embedder.fingerprint(),
+    });
+    printer.result(&summary, |_| {
+        let names: String = files.iter().map(|file| format!("  {}\n", file.display())).collect();
+        format!(
+            "{} to {} numbers, {} pixels wide\n{names}",
+            config.arch,
+            embedder.dim(),
+            config.transform.crop
+        )
+    })?;
+    Ok(Exit::Done)
+}

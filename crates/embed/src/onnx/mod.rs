@@ -1,0 +1,101 @@
+//! Models as ONNX files, for programs that know nothing of this one.
+//!
+//! The graph takes normalised pixels and gives unit vectors. Batch norms are folded into the convolutions before them, as
+//! at inference here. Every piece of a network writes itself down by an `emit` beside its forward pass.
+
+mod graph;
+mod proto;
+
+use prost::Message as _;
+
+pub use graph::{Edge, Graph, INPUT, OUTPUT};
+
+use crate::embedder::Embedder;
+use crate::error::Result;
+
+/// The operators' version the graph is written in.
+const OPSET: i64 = 17;
+/// The format's version that goes with it.
+const IR_VERSION: i64 = 8;
+
+/// The file's bytes. Its metadata says how to make pixels: `mean`, `std` (of values from 0 to 1), `size` (width and height
+/// after `resize` of the short side and a centre crop), `transform` (all of it, as JSON); and which model it is: `arch`,
+/// `dim`, `fingerprint`.
+///
+/// # Errors
+/// [`EmbedError`](crate::EmbedError) of a tensor that cannot be read.
+pub fn to_onnx(embedder: &Embedder) -> Result<Vec<u8>> {
+    let (config, transform) = (embedder.config(), embedder.transform());
+    let mut graph = Graph::default();
+    let output = embedder.emit(&mut graph)?;
+    let numbers = |values: [f32; 3]| values.map(|v| v.to_string()).join(",");
+    let metadata = [
+        ("mean", numbers(transform.mean)),
+        ("std", numbers(transform.std)),
+        ("size", transform.crop.to_string()),
+        ("resize", transform.resize.to_string()),
+        ("transform", serde_json::to_string(transform).unwrap_or_default()),
+        ("arch", config.arch.to_string()),
+        ("dim", embedder.dim().to_string()),
+        ("fingerprint", embedder.fingerprint().to_owned()),
+    ];
+    let model = proto::Model {
+        ir_version: IR_VERSION,
+        producer_name: "semblance".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        graph: Some(graph.finish(&output, transform.crop as usize, embedder.dim())),
+        opset_import: vec![proto::OperatorSet { domain: String::new(), version: OPSET }],
+        metadata_props: metadata.map(|(key, value)| proto::Entry { key: key.to_owned(), value }).into(),
+    };
+    Ok(model.encode_to_vec())
+}
+
+#[cfg(test)]
+mod interpreter;
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::backbone::Arch;
+    use crate::checkpoint::ModelConfig;
+    use crate::embedder::DeviceKind;
+    use crate::head::HeadConfig;
+
+    #[test]
+    fn the_file_read_back_and_evaluated_gives_the_models_vectors() {
+        let linear = HeadConfig::Linear { dim: 24 };
+        for (arch, head) in [
+            (Arch::ResNet10Tiny, linear),
+            (Arch::ResNet18, HeadConfig::Pooled),
+            (Arch::ResNet50, linear),
+            (Arch::MobileNetV2, linear),
+        ] {
+            let mut config = ModelConfig::new(arch, head);
+            (config.transform.resize, config.transform.crop) = (72, 64);
+            let mut embedder = Embedder::untrained(config, 3, DeviceKind::Cpu).unwrap();
+            // Running statistics of real features, so that folding them matters.
+            let x = Tensor::randn(0.2f32, 1.0, (4, 3, 64, 64), &Device::Cpu).unwrap();
+            embedder.features(&x, true).unwrap();
+            embedder.weights_changed().unwrap();
+
+            let model = proto::Model::decode(to_onnx(&embedder).unwrap().as_slice()).unwrap();
+            let said = |key: &str| model.metadata_props.iter().find(|e| e.key == key).unwrap().value.clone();
+            assert_eq!((said("arch"), said("size")), (arch.to_string(), "64".to_owned()));
+            assert_eq!(said("fingerprint"), embedder.fingerprint());
+            assert_eq!(said("mean"), "0.485,0.456,0.406");
+            let graph = model.graph.unwrap();
+            for n in [1, 3] {
+                let x = x.narrow(0, 0, n).unwrap();
+                let pixels: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+                let wanted = embedder.embed(&pixels, n).unwrap();
+                let found = interpreter::evaluate(&graph, &x);
+                assert_eq!(found.dims(), [n, embedder.dim()], "{arch}");
+                let found: Vec<f32> = found.flatten_all().unwrap().to_vec1().unwrap();
+                let worst = wanted.iter().zip(&found).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+                assert!(worst < 1e-4, "{arch}: {worst}");
+            }
+        }
+    }
+}
