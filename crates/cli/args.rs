@@ -352,8 +352,11 @@ pub(crate) struct HowArgs {
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
     /// The index: a name below --index-dir, or a path (with a / in it)
-    #[arg(long, value_name = "NAME", required_unless_present = "compare")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["compare", "data"])]
     pub(crate) index: Option<String>,
+    /// Measure --model on this data set instead, by exact search, without making an index
+    #[arg(long, value_name = "PATH", requires = "model", conflicts_with_all = ["index", "ef_search"])]
+    pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) dir: IndexDirArgs,
     /// The K of Recall@K
@@ -361,7 +364,7 @@ pub(crate) struct EvalArgs {
     pub(crate) k: Vec<usize>,
     #[command(flatten)]
     pub(crate) how: HowArgs,
-    /// Search with these pictures instead of the index's own items (leave-one-out)
+    /// Search with these pictures instead of the index's (or the data set's) own items (leave-one-out)
     #[arg(long, value_name = "PATH")]
     pub(crate) queries: Option<PathBuf>,
     #[command(flatten)]

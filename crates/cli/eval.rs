@@ -1,25 +1,28 @@
-//! `semblance eval`: recall of an index, over its own items or a set of queries.
+//! `semblance eval`: recall of an index or of a model on a data set, over its own items or a set of queries.
 
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use semblance_embed::extract::Failure;
 use semblance_index::Index;
-use semblance_query::answer::Answering;
+use semblance_query::answer::{Answering, ItemIndex, Matrix};
 use semblance_query::evaluate::OwnItems;
 use semblance_query::report::{LoneQueries, text};
-use semblance_query::study::{QueryItem, Subject};
+use semblance_query::study::{QueryItem, Shelf, Subject};
 use semblance_query::{Embedded, Engine, EvalConfig, Gallery, PhotoConfig, Queries, QueryError, evaluate};
 
 use crate::args::EvalArgs;
 use crate::exit::Exit;
 use crate::printer::Printer;
 use crate::report::Requery;
-use crate::{compare, inputs, report};
+use crate::{compare, eval_model, inputs, report};
 
 pub(crate) fn run(args: &EvalArgs, printer: Printer) -> anyhow::Result<Exit> {
     if let Some(paths) = &args.report.compare {
         return compare::run(paths, args.report.bootstrap_seed, printer);
+    }
+    if let Some(data) = &args.data {
+        return eval_model::run(args, data, printer);
     }
     let name = args.index.as_deref().context("no index: name one with --index")?;
     let folder = inputs::index_folder(name, &args.dir.index_dir);
@@ -29,13 +32,19 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer) -> anyhow::Result<Exit> {
     }
 }
 
-fn among_itself(args: &EvalArgs, name: &str, folder: &Path, printer: Printer) -> anyhow::Result<Exit> {
+/// Refuses what makes no sense where the queries are the gallery's own items.
+pub(crate) fn check_own(args: &EvalArgs) -> anyhow::Result<()> {
     if !args.answer.photo().is_plain() {
         bail!("--box and --views need photographs to search with: name them with --queries");
     }
     if args.answer.one_per_class {
         bail!("--one-per-class would hide a query's class behind the query itself: it needs --queries");
     }
+    Ok(())
+}
+
+fn among_itself(args: &EvalArgs, name: &str, folder: &Path, printer: Printer) -> anyhow::Result<Exit> {
+    check_own(args)?;
     let index = Index::open(folder)?;
     let report_folder = report::folder(&args.report, folder)?;
     if let Some(source) = inputs::model(&args.model) {
@@ -44,7 +53,17 @@ fn among_itself(args: &EvalArgs, name: &str, folder: &Path, printer: Printer) ->
     let own = OwnItems::of(&index)?;
     let pictures = index.items()?.iter().map(|item| report::of_item(&index, item)).collect();
     let queries = own.queries(name);
-    let measured = Measured { args, index: &index, name, queries, pictures, failures: &[], requery: None };
+    let measured = Measured {
+        args,
+        index: &index,
+        shelf: &Shelf::of(&index)?,
+        gallery: &|| matrix(&index),
+        name,
+        queries,
+        pictures,
+        failures: &[],
+        requery: None,
+    };
     measured.finish(report_folder.as_deref(), printer)
 }
 
@@ -76,6 +95,8 @@ fn with_queries(
     Measured {
         args,
         index: engine.index(),
+        shelf: &Shelf::of(engine.index())?,
+        gallery: &|| matrix(engine.index()),
         name,
         queries,
         pictures,
@@ -85,23 +106,32 @@ fn with_queries(
     .finish(report_folder.as_deref(), printer)
 }
 
+/// An index's items in memory.
+fn matrix(index: &Index) -> anyhow::Result<Matrix> {
+    let own = OwnItems::of(index)?;
+    Ok(Matrix::new(own.vectors, index.dim(), own.ids, own.classes)?)
+}
+
 /// Queries ready to be searched with.
-struct Measured<'a> {
-    args: &'a EvalArgs,
-    index: &'a Index,
-    name: &'a str,
-    queries: Queries<'a>,
-    pictures: Vec<QueryItem>,
-    failures: &'a [Failure],
-    requery: Option<&'a Requery<'a>>,
+pub(crate) struct Measured<'a> {
+    pub(crate) args: &'a EvalArgs,
+    pub(crate) index: &'a dyn ItemIndex,
+    pub(crate) shelf: &'a Shelf,
+    /// The gallery's items in memory, for what tries other vectors.
+    pub(crate) gallery: &'a dyn Fn() -> anyhow::Result<Matrix>,
+    pub(crate) name: &'a str,
+    pub(crate) queries: Queries<'a>,
+    pub(crate) pictures: Vec<QueryItem>,
+    pub(crate) failures: &'a [Failure],
+    pub(crate) requery: Option<&'a Requery<'a>>,
 }
 
 impl Measured<'_> {
-    fn finish(&self, report_folder: Option<&Path>, printer: Printer) -> anyhow::Result<Exit> {
+    pub(crate) fn finish(&self, report_folder: Option<&Path>, printer: Printer) -> anyhow::Result<Exit> {
         let args = self.args;
         let config = EvalConfig {
             ks: args.k.clone(),
-            graph: !args.how.exact,
+            graph: !args.how.exact && args.index.is_some(),
             ef_search: args.how.ef_search,
             lone_queries: if args.lone_as_miss { LoneQueries::CountAsMiss } else { LoneQueries::Exclude },
             ..EvalConfig::default()
@@ -111,19 +141,20 @@ impl Measured<'_> {
         let result = match report_folder {
             None => {
                 let answering = Answering::new(self.index, &answer);
-                let gallery = Gallery::of_index(self.index, self.name)?.searched_by(&answering);
+                let gallery = Gallery::new(&answering, self.shelf.classes(), self.name, self.shelf.model());
                 evaluate(&gallery, &self.queries, &config, &|done, total| bar.set(done, total))?
             }
             Some(folder) => {
                 let subject = Subject {
                     index: self.index,
+                    shelf: self.shelf,
                     name: self.name,
                     queries: &self.queries,
                     items: &self.pictures,
                     answer: &answer,
                     failures: self.failures,
                 };
-                report::write(folder, &subject, &config, &args.report, self.requery, &bar)?
+                report::write(folder, &subject, &config, &args.report, self.requery, self.gallery, &bar)?
             }
         };
         drop(bar);

@@ -11,6 +11,7 @@ mod derive;
 mod doctor;
 mod embed;
 mod eval;
+mod eval_model;
 mod exit;
 mod export;
 mod index;

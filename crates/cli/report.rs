@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use semblance_embed::dataset::{Dataset, Sample};
 use semblance_index::{Index, Item};
 use semblance_query::answer::Matrix;
-use semblance_query::evaluate::OwnItems;
 use semblance_query::report::folder;
 use semblance_query::report::html::Thumbnails;
 use semblance_query::statistics::bootstrap::BootstrapConfig;
@@ -39,6 +38,7 @@ pub(crate) fn write(
     eval: &EvalConfig,
     args: &ReportArgs,
     requery: Option<&Requery<'_>>,
+    gallery: &dyn Fn() -> anyhow::Result<Matrix>,
     bar: &Bar,
 ) -> anyhow::Result<Report> {
     let config = StudyConfig {
@@ -50,9 +50,8 @@ pub(crate) fn write(
     let mut found = study(subject, eval, &config, &|done, total| bar.set(done, total))?;
     if let Some(names) = &args.tried {
         bar.say("trying options");
-        let own = OwnItems::of(subject.index)?;
         let trials = Trials {
-            gallery: &Matrix::new(own.vectors, subject.index.dim(), own.ids, own.classes)?,
+            gallery: &gallery()?,
             queries: subject.queries,
             embed: requery,
             lone_queries: eval.lone_queries,

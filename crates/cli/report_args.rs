@@ -11,7 +11,7 @@ use semblance_query::study::options::Trial;
 #[command(next_help_heading = "Report")]
 pub(crate) struct ReportArgs {
     /// Write report.html and report.json into this folder, over those of an earlier report [default:
-    /// runs/reports/INDEX]
+    /// runs/reports/INDEX, or after the data set]
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     pub(crate) report: Option<Option<PathBuf>>,
     /// Hardest queries the page shows
@@ -29,7 +29,7 @@ pub(crate) struct ReportArgs {
     pub(crate) bootstrap_seed: u64,
     /// Compare two reports (report.json, or the folders they lie in) of the same queries instead of measuring: which is
     /// better, and is it more than chance?
-    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["report", "index", "queries"])]
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["report", "index", "data", "queries"])]
     pub(crate) compare: Option<Vec<PathBuf>>,
 }
 

@@ -144,7 +144,7 @@ fn missing_from(dataset: &Dataset, writer: &IndexWriter) -> Result<Dataset> {
     Ok(dataset.select(&rows))
 }
 
-fn item(sample: &Sample, metadata: &Metadata) -> NewItem {
+pub(crate) fn item(sample: &Sample, metadata: &Metadata) -> NewItem {
     NewItem {
         metadata: metadata.of(&sample.key()),
         class: sample.class.clone(),

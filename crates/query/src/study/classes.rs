@@ -37,7 +37,7 @@ pub(super) fn by_class(seen: &Seen<'_>) -> Vec<ClassRow> {
 
 pub(super) fn by_super_class(seen: &Seen<'_>) -> Vec<ClassRow> {
     let mut sizes: HashMap<&str, usize> = HashMap::new();
-    for item in seen.shelf.items.values() {
+    for item in seen.shelf.items() {
         if let Some(name) = item.super_class.as_deref() {
             *sizes.entry(name).or_default() += 1;
         }

@@ -2,14 +2,13 @@
 //! classes, which labels look wrong. Plain data; [`crate::report::html`] makes a page of it, JSON keeps it for
 //! [`compare`](mod@compare).
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use semblance_embed::extract::Failure;
-use semblance_index::{Index, Item, Neighbor, SearchParams};
+use semblance_index::{Neighbor, SearchParams};
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{AnswerConfig, Answering};
+use crate::answer::{AnswerConfig, Answering, ItemIndex};
 use crate::error::{QueryError, Result};
 use crate::evaluate::{Details, EvalConfig, Gallery, Queries, evaluate_in_detail};
 use crate::report::Report;
@@ -25,6 +24,7 @@ pub mod options;
 mod per_query;
 mod provenance;
 mod scores;
+mod shelf;
 mod suspects;
 
 pub use cases::{Case, CaseHit};
@@ -33,6 +33,7 @@ pub use options::OptionRow;
 pub use per_query::{PerQuery, QueryColumns};
 pub use provenance::Provenance;
 pub use scores::ScoreStudy;
+pub use shelf::Shelf;
 pub use suspects::{NearDuplicate, Suspect};
 
 /// The layout of [`Study`] as JSON; counted up when a field changes its meaning.
@@ -132,7 +133,9 @@ pub struct QueryItem {
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
     /// The index searched.
-    pub index: &'a Index,
+    pub index: &'a dyn ItemIndex,
+    /// Its items.
+    pub shelf: &'a Shelf,
     /// What the report calls it.
     pub name: &'a str,
     /// The queries.
@@ -145,36 +148,6 @@ pub struct Subject<'a> {
     pub failures: &'a [Failure],
 }
 
-/// The gallery's items by id, and where their pictures lie.
-pub(crate) struct Shelf {
-    items: HashMap<u64, Item>,
-    root: Option<PathBuf>,
-}
-
-impl Shelf {
-    pub(crate) fn of(index: &Index) -> Result<Self> {
-        let root = index.manifest().config.attributes.get(crate::catalog::ROOT).map(PathBuf::from);
-        Ok(Self { items: index.items()?.into_iter().map(|item| (item.id, item)).collect(), root })
-    }
-
-    pub(crate) fn item(&self, id: u64) -> Option<&Item> {
-        self.items.get(&id)
-    }
-
-    pub(crate) fn picture(&self, item: &Item) -> Option<PathBuf> {
-        Some(self.root.as_deref()?.join(Path::new(&item.key)))
-    }
-
-    /// Items of each class.
-    pub(crate) fn class_sizes(&self) -> HashMap<&str, usize> {
-        let mut sizes = HashMap::new();
-        for class in self.items.values().filter_map(|item| item.class.as_deref()) {
-            *sizes.entry(class).or_default() += 1;
-        }
-        sizes
-    }
-}
-
 /// Evaluates, and looks at the answers from all sides.
 ///
 /// # Errors
@@ -185,20 +158,19 @@ pub fn study(
     config: &StudyConfig,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Study> {
-    let Subject { index, queries, .. } = *subject;
+    let Subject { index, shelf, queries, .. } = *subject;
     if subject.items.len() != queries.classes.len() {
         let (count, numbers) = (queries.classes.len(), queries.vectors.len());
         let ids = Some(subject.items.len());
         return Err(QueryError::QueryShape { queries: count, dim: index.dim(), numbers, ids });
     }
     let answering = Answering::new(index, subject.answer);
-    let gallery = Gallery::of_index(index, subject.name)?.searched_by(&answering);
+    let gallery = Gallery::new(&answering, shelf.classes(), subject.name, &shelf.model);
     let keep = config.neighbours.max(config.suspect_neighbours).max(1);
     let eval = EvalConfig { keep, ..eval.clone() };
     let (report, details) = evaluate_in_detail(&gallery, queries, &eval, progress)?;
-    let shelf = Shelf::of(index)?;
     let exact = &details[0];
-    let seen = Seen { subject, shelf: &shelf, details: exact };
+    let seen = Seen { subject, shelf, details: exact };
     let sweep = if eval.graph { config.ef_search.as_slice() } else { &[] };
     Ok(Study {
         format: FORMAT,

@@ -16,14 +16,14 @@ use crate::whitening::readable;
 pub struct Provenance {
     /// The program and its version.
     pub program: String,
-    /// Folder of the index.
+    /// Folder of the index, or of the data set where there was none.
     pub index: PathBuf,
     /// The program that wrote the index.
     pub index_program: String,
-    /// The graph: links, candidates, seed, builder.
-    pub graph: HnswConfig,
+    /// The graph: links, candidates, seed, builder; none where there was no index.
+    pub graph: Option<HnswConfig>,
     /// Numbers the graph is walked with.
-    pub codes: Codes,
+    pub codes: Option<Codes>,
     /// What the index knows of its making: catalogue, its folder, model, transform, and what was done to its vectors.
     pub attributes: BTreeMap<String, String>,
     /// For the intervals of MAP@R and R-Precision.
@@ -33,15 +33,16 @@ pub struct Provenance {
 }
 
 pub(super) fn provenance(subject: &Subject<'_>, config: &StudyConfig) -> Provenance {
-    let manifest = subject.index.manifest();
+    let shelf = subject.shelf;
+    let (graph, codes) = shelf.graph.clone().unzip();
     let reason = |failure: &Failure| (failure.path.clone(), failure.reason.clone());
     Provenance {
         program: concat!("semblance ", env!("CARGO_PKG_VERSION")).to_owned(),
-        index: subject.index.dir().to_owned(),
-        index_program: manifest.program.clone(),
-        graph: manifest.config.hnsw.clone(),
-        codes: manifest.config.codes.resolve(manifest.config.dim),
-        attributes: readable(&manifest.config.attributes),
+        index: shelf.place.clone(),
+        index_program: shelf.program.clone(),
+        graph,
+        codes,
+        attributes: readable(&shelf.attributes),
         bootstrap: config.bootstrap,
         unreadable: subject.failures.iter().map(reason).collect(),
     }
