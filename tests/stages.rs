@@ -31,7 +31,7 @@ fn state(dir: &Dir, run: &str) -> Value {
 fn log_of_last_validation(dir: &Dir, run: &str) -> Value {
     let log = std::fs::read_to_string(dir.path(run).join("train.jsonl")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter_map(|line| line.get("recall_at_1").cloned()).last().unwrap()
+    lines.rev().find_map(|line| line.get("recall_at_1").cloned()).unwrap()
 }
 
 fn first() -> Dir {

@@ -52,7 +52,7 @@ def by_timm(path, paths, folder):
     model = timm.create_model(config["architecture"], num_classes=config["num_classes"]).eval()
     model.load_state_dict(load_file(path / "model.safetensors"), strict=True)
     data = timm.data.resolve_data_config(pretrained_cfg=config["pretrained_cfg"])
-    assert data["input_size"] == (3, SIZE, SIZE), data
+    assert list(data["input_size"]) == [3, SIZE, SIZE], data
     x = torch.tensor(pixels(folder, paths, np.array(data["mean"], np.float32), np.array(data["std"], np.float32)))
     opened = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
     with torch.no_grad():
@@ -76,7 +76,12 @@ def main():
                 raise SystemExit(out.stderr)
             return json.loads(out.stdout)
 
-        semblance("data", "sample", "--out", "cat", "--classes", 8, "--images-per-class", 4, "--size", SIZE)
+        semblance("data", "sample", "--out", "drawn", "--classes", 8, "--images-per-class", 4, "--size", SIZE)
+        # As PNG, which every decoder reads alike; decoders of JPEG differ by a level or two.
+        for photo in (room / "drawn").rglob("*.jpg"):
+            to = (room / "cat" / photo.relative_to(room / "drawn")).with_suffix(".png")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(photo).convert("RGB").save(to)
         models = {}
         for arch, dim in [("resnet10_tiny", 32), ("resnet18", 0), ("resnet18", 32), ("resnet50", 0), ("mobilenet_v2", 32)]:
             name = f"{arch}{', linear' if dim else ''}"

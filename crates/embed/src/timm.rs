@@ -79,12 +79,17 @@ fn convert(embedder: &Embedder) -> Result<(BTreeMap<String, Tensor>, Value)> {
         "pretrained_cfg": {
             "tag": "semblance", "custom_load": false, "input_size": [3, size, size], "fixed_input_size": false,
             "interpolation": interpolation, "crop_pct": f64::from(size) / f64::from(transform.resize),
-            "crop_mode": "center", "mean": transform.mean, "std": transform.std, "num_classes": classes,
+            "crop_mode": "center", "mean": shortest(transform.mean), "std": shortest(transform.std), "num_classes": classes,
             "pool_size": null, "first_conv": if config.arch == Arch::MobileNetV2 { "conv_stem" } else { "conv1" }, "classifier": classifier,
         },
         "semblance": { "fingerprint": embedder.fingerprint(), "head": config.head, "transform": transform },
     });
     Ok((tensors, config))
+}
+
+/// The numbers as they were written: 0.485, not the double next to the float next to it.
+fn shortest(values: [f32; 3]) -> [f64; 3] {
+    values.map(|value| value.to_string().parse().unwrap_or_else(|_| value.into()))
 }
 
 /// timm's name for a tensor of torchvision's `mobilenet_v2`.
