@@ -107,7 +107,8 @@ fn better_answers_are_those_of_the_command_line() {
     let photos: Vec<&[u8]> = photos.iter().map(Vec::as_slice).collect();
     let server = Serving::start(&dir, &[]);
     let by_photo = format!("{SHOP}/search/photo");
-    let cases: [(&[&str], &[(&str, &str)]); 5] = [
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+    let cases: [Case<'_>; 5] = [
         (&[], &[]),
         (&["--expand", "3"], &[("expand", "3")]),
         (&["--rerank", "20"], &[("rerank", "20")]),

@@ -247,7 +247,7 @@ fn description(json: &[u8]) -> Answer<Description> {
 }
 
 async fn embedded(app: &App, shelf: &Shelf, bytes: Bytes) -> Answer<NewPhoto> {
-    let (vector, _) = photo::embed(app, shelf, &[bytes.clone()], PhotoConfig::default()).await?;
+    let (vector, _) = photo::embed(app, shelf, std::slice::from_ref(&bytes), PhotoConfig::default()).await?;
     Ok(NewPhoto { bytes, vector })
 }
 
