@@ -3,16 +3,17 @@
 use rayon::prelude::*;
 
 use crate::kernel::score_f32;
+use crate::products::Products;
 use crate::topk::TopK;
 use crate::walk::Scored;
 
 /// Rows a block of a matrix product: with the queries' block and the scores it stays within a core's cache.
 const ROWS: usize = 512;
-/// Queries a block.
-const QUERIES: usize = 192;
+/// Queries a block, at most.
+const QUERIES: usize = 240;
 /// Queries from which on matrix products beat kernels.
 const PRODUCT_FROM: usize = 8;
-/// Rows a thread scores at a time for a single query.
+/// Rows scored at a time for a single query, or together for many.
 const CHUNK: usize = 2048;
 
 /// Rows to compare with: padded, one after the other.
@@ -74,7 +75,7 @@ impl Exact<'_> {
         best
     }
 
-    /// The best `k` nodes for each of many padded queries. Memory is a block of scores and `2k` places a query at work.
+    /// The best `k` nodes for each of many padded queries. Memory is a block of scores and `3k` places a query at work.
     pub(crate) fn many(
         &self,
         queries: &[f32],
@@ -87,8 +88,10 @@ impl Exact<'_> {
         if count < PRODUCT_FROM || self.len() < ROWS {
             return queries.par_chunks(self.stride).map(|q| self.one(q, k, min, &accept, tie)).collect();
         }
-        // Enough blocks for all threads, none larger than fits the cache.
-        let block = QUERIES.min(count.div_ceil(rayon::current_num_threads())).max(PRODUCT_FROM);
+        // As many blocks for each thread, none larger than fits the cache.
+        let threads = rayon::current_num_threads();
+        let blocks = count.div_ceil(QUERIES).next_multiple_of(threads);
+        let block = count.div_ceil(blocks).max(PRODUCT_FROM);
         let blocks = queries.par_chunks(block * self.stride);
         blocks.flat_map_iter(|block| self.block(block, k, min, &accept, tie)).collect()
     }
@@ -102,17 +105,17 @@ impl Exact<'_> {
         tie: impl Fn(u32) -> u64 + Copy + Send + Sync,
     ) -> Vec<Vec<Scored>> {
         let (count, stride, len) = (queries.len() / self.stride, self.stride, self.len());
-        // Products sum in another order than kernels do, so the last digits differ: some more are kept, and in the end
-        // all are scored again by the kernel.
-        let keep = k.saturating_add(8 + k / 16).min(len);
-        let slack = 1e-5;
-        let mut best: Vec<_> = (0..count).map(|_| TopK::new(keep, min - slack, tie)).collect();
+        // Products are not exactly the kernels' scores: some more than k are kept, and those of them that can be among
+        // the k best are scored again.
+        let keep = k.saturating_add(64 + k / 4).min(len);
+        let mut best: Vec<_> = (0..count).map(|_| TopK::new(keep, f32::NEG_INFINITY, tie)).collect();
+        let mut products = Products::new(queries, stride);
         let mut scores = vec![0.0f32; count * ROWS];
         let mut done = 0;
         while done < len {
             // The last block overlaps the one before: all are of one size and summed alike.
             let from = done.min(len - ROWS);
-            product(queries, &self.rows[from * stride..(from + ROWS) * stride], stride, &mut scores);
+            products.scores(&self.rows[from * stride..(from + ROWS) * stride], stride, &mut scores);
             for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(ROWS)) {
                 for (at, score) in scores.iter_mut().enumerate() {
                     if *score >= best.bar() && !accept((from + at) as u32) {
@@ -123,43 +126,57 @@ impl Exact<'_> {
             }
             done = from + ROWS;
         }
-        let rescore = |(best, query): (TopK<_>, &[f32])| {
-            let nodes: Vec<u32> = best.into_sorted().into_iter().map(|s| s.node).collect();
-            self.listed_chunk(query, &nodes, k, min, tie).into_sorted()
+        let all = keep == len;
+        let question = |(at, (best, query)): (usize, (TopK<_>, &[f32]))| {
+            in_question(best.into_unsorted(), k, if all { usize::MAX } else { keep }, products.error(at, query))
         };
-        best.into_iter().zip(queries.chunks_exact(stride)).map(rescore).collect()
+        let best = best.into_iter().zip(queries.chunks_exact(stride)).enumerate();
+        let nodes: Vec<Option<Vec<u32>>> = best.map(question).collect();
+        let scores = self.listed_for_each(queries, &nodes);
+        let answer = |((nodes, scores), query): ((Option<Vec<u32>>, Vec<f32>), &[f32])| {
+            let Some(nodes) = nodes else { return self.one(query, k, min, accept, tie) };
+            let mut best = TopK::new(k, min, tie);
+            nodes.into_iter().zip(scores).for_each(|(node, score)| best.push(score, node));
+            best.into_sorted()
+        };
+        nodes.into_iter().zip(scores).zip(queries.chunks_exact(stride)).map(answer).collect()
+    }
+
+    /// Scores of the nodes listed for each query, in order. All queries go through the rows together, so that a row is
+    /// read from memory once.
+    fn listed_for_each(&self, queries: &[f32], nodes: &[Option<Vec<u32>>]) -> Vec<Vec<f32>> {
+        let lists: Vec<&[u32]> = nodes.iter().map(|nodes| nodes.as_deref().unwrap_or_default()).collect();
+        let mut scores: Vec<Vec<f32>> = lists.iter().map(|nodes| vec![0.0; nodes.len()]).collect();
+        let mut done = vec![0; lists.len()];
+        for end in (0..self.len()).step_by(CHUNK).map(|start| start + CHUNK) {
+            let work = queries.chunks_exact(self.stride).zip(&lists).zip(&mut scores).zip(&mut done);
+            for (((query, nodes), scores), done) in work {
+                let here = nodes[*done..].iter().take_while(|&&node| (node as usize) < end).count();
+                let range = *done..*done + here;
+                score_f32(query, self.rows, &nodes[range.clone()], &mut scores[range]);
+                *done += here;
+            }
+        }
+        scores
     }
 }
 
-/// Scores of all queries (rows of `scores`) with [`ROWS`] rows: queries · rowsᵀ.
-fn product(queries: &[f32], rows: &[f32], stride: usize, scores: &mut [f32]) {
-    let count = queries.len() / stride;
-    assert!(queries.len() == count * stride && rows.len() == ROWS * stride && scores.len() == count * ROWS);
-    // Column-major product of (ROWS × stride) and (stride × count): each query's scores lie side by side.
-    // SAFETY: the three matrices have the asserted sizes, their strides describe them, and scores are borrowed alone.
-    unsafe {
-        gemm::gemm(
-            ROWS,
-            count,
-            stride,
-            scores.as_mut_ptr(),
-            ROWS as isize,
-            1,
-            false,
-            rows.as_ptr(),
-            1,
-            stride as isize,
-            queries.as_ptr(),
-            stride as isize,
-            1,
-            0.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+/// Of the nodes `kept` by their scores from products, those that can be among the `k` best, in order; `None` if others
+/// can be as well: `full` of them were kept, others dropped. Products are off by no more than `error`.
+fn in_question(mut kept: Vec<Scored>, k: usize, full: usize, error: f32) -> Option<Vec<u32>> {
+    let mut bar = f32::NEG_INFINITY;
+    if (1..kept.len()).contains(&k) {
+        let (_, last, _) = kept.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
+        // k nodes are at least as good as `last` by products. One that is further below it than both can be off is
+        // worse than all of them.
+        bar = last.score - 2.0 * error;
     }
+    if kept.len() >= full && kept.iter().all(|s| s.score >= bar) {
+        return None;
+    }
+    let mut nodes: Vec<u32> = kept.iter().filter(|s| s.score >= bar).map(|s| s.node).collect();
+    nodes.sort_unstable();
+    Some(nodes)
 }
 
 fn merge<K: Fn(u32) -> u64 + Copy + Send + Sync>(

@@ -40,13 +40,20 @@ impl<K: Fn(u32) -> u64> TopK<K> {
     /// Pushes the scores of consecutive nodes.
     #[inline]
     pub(crate) fn push_run(&mut self, scores: &[f32], first: u32) {
-        const RUN: usize = 64;
+        const RUN: usize = 32;
         for (i, run) in scores.chunks(RUN).enumerate() {
             // One look at the best of a run passes over most runs.
             let best = run.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
             if best >= self.bar {
+                // Without a branch a score: which of them pass is hard to foretell.
+                let (mut passed, mut count) = ([Scored { score: 0.0, node: 0 }; RUN], 0);
                 for (j, &score) in run.iter().enumerate() {
-                    self.push(score, first + (i * RUN + j) as u32);
+                    passed[count] = Scored { score, node: first + (i * RUN + j) as u32 };
+                    count += usize::from(score >= self.bar);
+                }
+                self.buffer.extend_from_slice(&passed[..count]);
+                if self.buffer.len() >= self.capacity {
+                    self.cut();
                 }
             }
         }
@@ -73,6 +80,12 @@ impl<K: Fn(u32) -> u64> TopK<K> {
         for kept in other.buffer {
             self.push(kept.score, kept.node);
         }
+    }
+
+    /// The best, in any order.
+    pub(crate) fn into_unsorted(mut self) -> Vec<Scored> {
+        self.cut();
+        self.buffer
     }
 
     /// The best, best first.

@@ -6,6 +6,10 @@ use super::prefetch;
 
 /// Rows asked for ahead of the one being scored.
 const AHEAD: usize = 4;
+/// Rows of f32 scored together: with two accumulators each they fill the registers.
+const GROUP: usize = 6;
+/// Bytes asked for of each f32 row of the next group: the processor sees the streams and fetches the rest.
+const FIRST: usize = 128;
 /// Largest size of a query's codes.
 pub(super) const I8_LIMIT: i8 = 64;
 
@@ -19,33 +23,55 @@ pub(super) unsafe fn f32_many(
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
-        if let Some(&next) = nodes.get(i + AHEAD) {
-            prefetch(rows.wrapping_add(next as usize * len), len * 4);
+    let row = |node: &u32| rows.wrapping_add(*node as usize * len);
+    for (i, (group, scores)) in nodes.chunks(GROUP).zip(scores.chunks_mut(GROUP)).enumerate() {
+        for next in nodes.iter().skip((i + 1) * GROUP).take(GROUP) {
+            prefetch(row(next), FIRST);
         }
-        // SAFETY: the caller promises that the node is a row of `len` numbers, as is the query; `len` is a multiple of 16.
-        *score = unsafe {
-            let row = rows.add(node as usize * len);
-            let mut sums = [_mm256_setzero_ps(); 4];
-            let mut at = 0;
-            while at + 32 <= len {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let offset = at + lane * 8;
-                    *sum = _mm256_fmadd_ps(
-                        _mm256_loadu_ps(query.add(offset)),
-                        _mm256_loadu_ps(row.add(offset)),
-                        *sum,
-                    );
+        // SAFETY: the caller promises that every node is a row of `len` numbers, as is the query.
+        unsafe {
+            match group {
+                &[a, b, c, d, e, f] => {
+                    group_f32(query, [a, b, c, d, e, f].map(|n| row(&n)), len, scores);
                 }
-                at += 32;
+                _ => {
+                    let (fours, rest) = group.split_at(group.len() / 4 * 4);
+                    let (scores_of_fours, scores) = scores.split_at_mut(fours.len());
+                    if let &[a, b, c, d] = fours {
+                        group_f32(query, [a, b, c, d].map(|n| row(&n)), len, scores_of_fours);
+                    }
+                    match *rest {
+                        [a, b, c] => group_f32(query, [a, b, c].map(|n| row(&n)), len, scores),
+                        [a, b] => group_f32(query, [a, b].map(|n| row(&n)), len, scores),
+                        [a] => group_f32(query, [row(&a)], len, scores),
+                        _ => {}
+                    }
+                }
             }
-            while at < len {
-                let (x, q) = (_mm256_loadu_ps(row.add(at)), _mm256_loadu_ps(query.add(at)));
-                sums[0] = _mm256_fmadd_ps(q, x, sums[0]);
-                at += 8;
+        }
+    }
+}
+
+/// Scores of a few rows together: several streams from memory at once are read quicker than one after the other. Each
+/// row is summed alike, in two vectors, whatever the group.
+///
+/// # Safety
+/// Query and rows have `len` numbers, a multiple of 16; needs AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn group_f32<const N: usize>(query: *const f32, rows: [*const f32; N], len: usize, scores: &mut [f32]) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; N];
+    for at in (0..len).step_by(16) {
+        // SAFETY: as above.
+        unsafe {
+            let query = [_mm256_loadu_ps(query.add(at)), _mm256_loadu_ps(query.add(at + 8))];
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                sums[0] = _mm256_fmadd_ps(query[0], _mm256_loadu_ps(row.add(at)), sums[0]);
+                sums[1] = _mm256_fmadd_ps(query[1], _mm256_loadu_ps(row.add(at + 8)), sums[1]);
             }
-            add_f32(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
-        };
+        }
+    }
+    for (score, sums) in scores.iter_mut().zip(sums) {
+        *score = add_f32(_mm256_add_ps(sums[0], sums[1]));
     }
 }
 

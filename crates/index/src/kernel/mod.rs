@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod pairs_avx2;
 mod portable;
 
 use std::sync::OnceLock;
@@ -22,6 +24,31 @@ pub(crate) const LINE: usize = 64;
 /// as long as `nodes`; the processor has the instructions of the kernel.
 pub(crate) type Many<Q, T, S> = unsafe fn(*const Q, *const T, usize, &[u32], &mut [S]);
 
+/// Rows that are multiplied together in 16 bits.
+pub(crate) const PANEL: usize = 16;
+
+/// Scores a panel of [`PANEL`] rows with queries, all in 16-bit codes: `(panel, queries, codes a row, scales, scores,
+/// width)`. The panel holds two codes of each row, then the next two of each, and so on. Score `r` of query `q` is the
+/// sum of the products of their codes times `scales[q]`, and goes to `scores[q · width + r]`.
+///
+/// # Safety
+/// The panel begins at a cache line; codes a row are a multiple of a cache line; there are as many queries as scales;
+/// no code is -32,768 and no sum over a part of the products leaves 32 bits; all those scores can be written; the
+/// processor has the instructions of the kernel.
+pub(crate) type PairProducts = unsafe fn(*const i16, *const i16, usize, &[f32], *mut f32, usize);
+
+/// What 16-bit codes are made and multiplied with. The instruction set's are needed for all of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs {
+    /// Largest size and norm of a padded row.
+    pub(crate) extent: unsafe fn(&[f32]) -> (f32, f32),
+    /// Codes a row with a step; returns the norm of what is lost.
+    pub(crate) encode: unsafe fn(&[f32], f32, &mut [i16]) -> f32,
+    /// Makes a panel of [`PANEL`] rows of codes.
+    pub(crate) interleave: unsafe fn(&[i16], &mut [i16]),
+    pub(crate) products: PairProducts,
+}
+
 /// The kernels of one instruction set.
 pub(crate) struct Kernels {
     /// Name of the instruction set.
@@ -31,6 +58,8 @@ pub(crate) struct Kernels {
     pub(crate) i8: Many<i8, u8, i32>,
     /// Largest size of a query's codes that `i8` multiplies rightly.
     pub(crate) i8_limit: i8,
+    /// Set where sums of 16-bit products are quicker than the set's f32 matrix products.
+    pub(crate) pairs: Option<Pairs>,
 }
 
 const PORTABLE: Kernels = Kernels {
@@ -39,6 +68,7 @@ const PORTABLE: Kernels = Kernels {
     f16: portable::f16_many,
     i8: portable::i8_many,
     i8_limit: 127,
+    pairs: None,
 };
 #[cfg(target_arch = "x86_64")]
 const AVX2: Kernels = Kernels {
@@ -47,6 +77,7 @@ const AVX2: Kernels = Kernels {
     f16: avx2::f16_many,
     i8: avx2::i8_many,
     i8_limit: avx2::I8_LIMIT,
+    pairs: Some(pairs_avx2::PAIRS),
 };
 #[cfg(target_arch = "x86_64")]
 const AVX512: Kernels = Kernels {
@@ -55,6 +86,7 @@ const AVX512: Kernels = Kernels {
     f16: avx512::f16_many,
     i8: avx512::i8_many,
     i8_limit: 127,
+    pairs: None,
 };
 
 /// Every set this processor can run, best first.
