@@ -2,18 +2,19 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::score_f32;
+use crate::kernel::{TILE, score_f32};
 use crate::products::Products;
 use crate::topk::TopK;
 use crate::walk::Scored;
 
-/// Rows a block of a matrix product: with the queries' block and the scores it stays within a core's cache.
+/// Rows and queries a matrix product: the queries and the scores stay within a core's cache.
 const ROWS: usize = 512;
-/// Queries a block, at most.
-const QUERIES: usize = 240;
+const QUERIES: usize = 20 * TILE;
+/// Queries that go through the rows together, at most: rows are read, and coded, once for all of them.
+const BLOCK: usize = 8 * QUERIES;
 /// Queries from which on matrix products beat kernels.
 const PRODUCT_FROM: usize = 8;
-/// Rows scored at a time for a single query, or together for many.
+/// Rows a thread scores at a time for a single query.
 const CHUNK: usize = 2048;
 
 /// Rows to compare with: padded, one after the other.
@@ -88,9 +89,8 @@ impl Exact<'_> {
         if count < PRODUCT_FROM || self.len() < ROWS {
             return queries.par_chunks(self.stride).map(|q| self.one(q, k, min, &accept, tie)).collect();
         }
-        // As many blocks for each thread, none larger than fits the cache.
-        let threads = rayon::current_num_threads();
-        let blocks = count.div_ceil(QUERIES).next_multiple_of(threads);
+        // As many blocks for each thread.
+        let blocks = count.div_ceil(BLOCK).next_multiple_of(rayon::current_num_threads());
         let block = count.div_ceil(blocks).max(PRODUCT_FROM);
         let blocks = queries.par_chunks(block * self.stride);
         blocks.flat_map_iter(|block| self.block(block, k, min, &accept, tie)).collect()
@@ -109,26 +109,35 @@ impl Exact<'_> {
         // the k best are scored again.
         let keep = k.saturating_add(64 + k / 4).min(len);
         let mut best: Vec<_> = (0..count).map(|_| TopK::new(keep, f32::NEG_INFINITY, tie)).collect();
-        let mut products = Products::new(queries, stride);
-        let mut scores = vec![0.0f32; count * ROWS];
+        let mut products = Products::new(queries, stride, ROWS);
+        let mut scores = vec![0.0f32; count.min(QUERIES) * ROWS];
         let mut done = 0;
         while done < len {
-            // The last block overlaps the one before: all are of one size and summed alike.
+            // The last rows overlap those before: all products are of one size and summed alike.
             let from = done.min(len - ROWS);
-            products.scores(&self.rows[from * stride..(from + ROWS) * stride], stride, &mut scores);
-            for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(ROWS)) {
-                for (at, score) in scores.iter_mut().enumerate() {
-                    if *score >= best.bar() && !accept((from + at) as u32) {
-                        *score = f32::NAN; // passes no bar
+            products.load(&self.rows[from * stride..(from + ROWS) * stride], stride);
+            for (part, best) in best.chunks_mut(QUERIES).enumerate() {
+                let scores = &mut scores[..best.len() * ROWS];
+                products.scores(part * QUERIES..part * QUERIES + best.len(), scores);
+                for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(ROWS)) {
+                    for (at, score) in scores.iter_mut().enumerate() {
+                        if *score >= best.bar() && !accept((from + at) as u32) {
+                            *score = f32::NAN; // passes no bar
+                        }
                     }
+                    best.push_run(&scores[done - from..], done as u32);
                 }
-                best.push_run(&scores[done - from..], done as u32);
             }
             done = from + ROWS;
         }
         let all = keep == len;
         let question = |(at, (best, query)): (usize, (TopK<_>, &[f32]))| {
-            in_question(best.into_unsorted(), k, if all { usize::MAX } else { keep }, products.error(at, query))
+            in_question(
+                best.into_unsorted(),
+                k,
+                if all { usize::MAX } else { keep },
+                products.error(at, query),
+            )
         };
         let best = best.into_iter().zip(queries.chunks_exact(stride)).enumerate();
         let nodes: Vec<Option<Vec<u32>>> = best.map(question).collect();
@@ -148,7 +157,7 @@ impl Exact<'_> {
         let lists: Vec<&[u32]> = nodes.iter().map(|nodes| nodes.as_deref().unwrap_or_default()).collect();
         let mut scores: Vec<Vec<f32>> = lists.iter().map(|nodes| vec![0.0; nodes.len()]).collect();
         let mut done = vec![0; lists.len()];
-        for end in (0..self.len()).step_by(CHUNK).map(|start| start + CHUNK) {
+        for end in (0..self.len()).step_by(ROWS).map(|start| start + ROWS) {
             let work = queries.chunks_exact(self.stride).zip(&lists).zip(&mut scores).zip(&mut done);
             for (((query, nodes), scores), done) in work {
                 let here = nodes[*done..].iter().take_while(|&&node| (node as usize) < end).count();
@@ -233,6 +242,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn more_rows_in_question_than_were_kept_are_all_looked_at() {
+        // Most rows differ in their last digits only, which products do not tell apart.
+        let (stride, n, k) = (64, 2000, 5);
+        let mut rows = matrix(n, stride, 4);
+        let row = rows[..stride].to_vec();
+        for (i, near) in rows.chunks_exact_mut(stride).enumerate().filter(|(i, _)| i % 8 != 0) {
+            let change = 1.0 + (i * 7919 % n) as f32 * 2e-7;
+            near.iter_mut().zip(&row).for_each(|(x, r)| *x = r * change);
+        }
+        let mut queries = matrix(70, stride, 5);
+        queries[..stride * 40].chunks_exact_mut(stride).for_each(|query| query.copy_from_slice(&row));
+        let exact = Exact { stride, rows: &rows };
+        let tie = |node: u32| u64::from(n as u32 - node);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let many = pool.install(|| exact.many(&queries, k, f32::NEG_INFINITY, |_| true, tie));
+        for (query, found) in queries.chunks_exact(stride).zip(&many) {
+            assert_eq!(found, &exact.one(query, k, f32::NEG_INFINITY, |_| true, tie));
+        }
+        assert_eq!(in_question(vec![Scored { score: 0.5, node: 0 }; 80], k, 80, 1e-3), None);
     }
 
     #[test]

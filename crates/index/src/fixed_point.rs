@@ -5,7 +5,9 @@
 //! |⟨q, x⟩ − ⟨q̂, x̂⟩| ≤ ‖q − q̂‖·‖x̂‖ + ‖q‖·‖x − x̂‖ (Cauchy and Schwarz). The step is chosen so that ‖c‖ stays below
 //! [`LENGTH`]: then no sum over any of the places leaves 32 bits, for the same reason.
 
-use crate::kernel::{PANEL, Pairs, padded};
+use std::ops::Range;
+
+use crate::kernel::{PANEL, Pairs, TILE, padded};
 use crate::rows::Rows;
 
 /// Largest norm of a vector's codes before rounding, which adds no more than √65,536 / 2: 46,128² < 2³¹.
@@ -81,96 +83,104 @@ fn bound(lost: f32, norm: f32) -> f32 {
     lost * 1.01 + 4.0 * EPSILON * norm
 }
 
-/// Queries in fixed point, and room for the rows they are compared with.
+/// Queries in fixed point, and the rows they are compared with.
 pub(crate) struct FixedPoint {
     pairs: Pairs,
     /// Codes a row.
     width: usize,
-    codes: Rows,
+    /// Codes of the queries, by tiles of [`TILE`] as rows are by panels; the last is filled up with zeros.
+    tiles: Rows,
     queries: Vec<Coded>,
-    scales: Vec<f32>,
-    /// Codes of [`PANEL`] rows one after the other, and pair by pair: of each row its first two, of each its next two, …
+    /// Codes of [`PANEL`] rows, one after the other.
     lines: Rows,
-    panel: Rows,
+    /// Codes of all rows at hand, by panels and in them pair by pair: of each row its first two, of each its next two, …
+    panels: Rows,
+    /// What one unit of the codes of each panel stands for.
+    steps: Vec<f32>,
     rows: Coded,
 }
 
 impl FixedPoint {
-    /// Codes padded queries, `stride` numbers each, for a processor that has the instructions of `pairs`.
-    pub(crate) fn new(pairs: Pairs, queries: &[f32], stride: usize) -> Self {
+    /// Codes padded queries, `stride` numbers each, to be compared with so many rows at a time, for a processor that has
+    /// the instructions of `pairs`.
+    pub(crate) fn new(pairs: Pairs, queries: &[f32], stride: usize, rows: usize) -> Self {
+        assert!(rows.is_multiple_of(PANEL));
         let width = padded::<i16>(stride);
-        let mut codes = Rows::with_rows(width * 2, queries.len() / stride);
-        let code = |(query, codes): (&[f32], &mut [i16])| {
-            // SAFETY: the processor has what `pairs` needs.
-            let (largest, norm) = unsafe { (pairs.extent)(query) };
-            let step = step(largest, norm);
-            // SAFETY: as above.
-            let lost = unsafe { (pairs.encode)(query, step, codes) };
-            Coded { step, norm, lost: bound(lost, norm) }
-        };
-        let coded = queries.chunks_exact(stride).zip(codes.all_mut().chunks_exact_mut(width)).map(code);
-        let queries: Vec<Coded> = coded.collect();
+        let mut tiles = Rows::with_rows(width * 2 * TILE, (queries.len() / stride).div_ceil(TILE));
+        let (mut line, mut coded) = (Rows::with_rows(width * 2, 1), Vec::new());
+        let places = tiles.all_mut::<[i16; 2]>().chunks_exact_mut(width / 2 * TILE);
+        for (queries, tile) in queries.chunks(TILE * stride).zip(places) {
+            for (at, query) in queries.chunks_exact(stride).enumerate() {
+                let codes = line.all_mut::<i16>();
+                // SAFETY: the processor has what `pairs` needs.
+                let (largest, norm) = unsafe { (pairs.extent)(query) };
+                let step = step(largest, norm);
+                // SAFETY: as above.
+                let lost = unsafe { (pairs.encode)(query, step, codes) };
+                coded.push(Coded { step, norm, lost: bound(lost, norm) });
+                for (places, pair) in tile.chunks_exact_mut(TILE).zip(codes.chunks_exact(2)) {
+                    places[at] = [pair[0], pair[1]];
+                }
+            }
+        }
         Self {
             pairs,
             width,
-            codes,
-            scales: vec![0.0; queries.len()],
-            queries,
+            tiles,
+            queries: coded,
             lines: Rows::with_rows(width * 2, PANEL),
-            panel: Rows::with_rows(width * 2, PANEL),
+            panels: Rows::with_rows(width * 2, rows),
+            steps: vec![0.0; rows / PANEL],
             rows: Coded::default(),
         }
     }
 
-    /// Scores of all queries with padded rows, a multiple of [`PANEL`] of them: `scores` holds a row for each query.
-    pub(crate) fn scores(&mut self, rows: &[f32], stride: usize, scores: &mut [f32]) {
-        let (count, width) = (rows.len() / stride, self.width);
-        assert!(count.is_multiple_of(PANEL) && scores.len() == count * self.queries.len());
-        assert!(padded::<i16>(stride) == width);
-        for (panel, rows) in rows.chunks_exact(PANEL * stride).enumerate() {
-            let step = self.pack(rows, stride);
-            for (scale, query) in self.scales.iter_mut().zip(&self.queries) {
-                *scale = query.step * step;
+    /// Codes the rows, padded, that queries are to be compared with next.
+    pub(crate) fn load(&mut self, rows: &[f32], stride: usize) {
+        let (mut norm, mut lost) = (0.0f32, 0.0f32);
+        assert!(rows.len() == self.steps.len() * PANEL * stride && padded::<i16>(stride) == self.width);
+        let panels = self.panels.all_mut::<i16>().chunks_exact_mut(PANEL * self.width);
+        for ((rows, panel), panel_step) in rows.chunks_exact(PANEL * stride).zip(panels).zip(&mut self.steps)
+        {
+            let (mut largest, mut longest) = (0.0f32, 0.0f32);
+            for row in rows.chunks_exact(stride) {
+                // SAFETY: the processor has what `pairs` needs.
+                let (a, b) = unsafe { (self.pairs.extent)(row) };
+                (largest, longest) = (largest.max(a), longest.max(b));
             }
-            let (codes, pairs) = (self.codes.all::<i16>(), self.panel.all::<i16>());
-            assert!(codes.len() == self.scales.len() * width && pairs.len() == PANEL * width);
-            let place = &mut scores[panel * PANEL..];
-            // SAFETY: `codes` are as many rows of `width` codes as there are scales, `pairs` is a panel of that width;
-            // each query's scores begin `count` places after those of the query before, and `PANEL` places are there.
-            // No sum of products of codes leaves 32 bits (see above). The processor has what `pairs` needs.
-            unsafe {
-                (self.pairs.products)(
-                    pairs.as_ptr(),
-                    codes.as_ptr(),
-                    width,
-                    &self.scales,
-                    place.as_mut_ptr(),
-                    count,
-                );
+            *panel_step = step(largest, longest);
+            let lines = self.lines.all_mut::<i16>();
+            for (row, codes) in rows.chunks_exact(stride).zip(lines.chunks_exact_mut(self.width)) {
+                // SAFETY: as above.
+                lost = lost.max(unsafe { (self.pairs.encode)(row, *panel_step, codes) });
             }
-        }
-    }
-
-    /// Fills the panel with the codes of [`PANEL`] rows; returns their step.
-    fn pack(&mut self, rows: &[f32], stride: usize) -> f32 {
-        let (mut largest, mut norm) = (0.0f32, 0.0f32);
-        for row in rows.chunks_exact(stride) {
-            // SAFETY: the processor has what `pairs` needs.
-            let (a, b) = unsafe { (self.pairs.extent)(row) };
-            (largest, norm) = (largest.max(a), norm.max(b));
-        }
-        let step = step(largest, norm);
-        let mut lost = 0.0f32;
-        let lines = self.lines.all_mut::<i16>();
-        for (row, codes) in rows.chunks_exact(stride).zip(lines.chunks_exact_mut(self.width)) {
             // SAFETY: as above.
-            lost = lost.max(unsafe { (self.pairs.encode)(row, step, codes) });
+            unsafe { (self.pairs.interleave)(lines, panel) };
+            norm = norm.max(longest);
         }
-        // SAFETY: as above.
-        unsafe { (self.pairs.interleave)(lines, self.panel.all_mut()) };
         self.rows.norm = self.rows.norm.max(norm);
         self.rows.lost = self.rows.lost.max(bound(lost, norm));
-        step
+    }
+
+    /// Scores of some queries, the first of them a multiple of [`TILE`], with the rows loaded last: `scores` holds a row
+    /// for each query.
+    pub(crate) fn scores(&self, queries: Range<usize>, scores: &mut [f32]) {
+        let (width, count) = (self.width, self.steps.len() * PANEL);
+        assert!(queries.start.is_multiple_of(TILE) && scores.len() == count * queries.len());
+        let tiles = self.tiles.all::<i16>()[queries.start * width..].chunks_exact(TILE * width);
+        let panels = self.panels.all::<i16>().chunks_exact(PANEL * width);
+        for (at, (panel, step)) in panels.zip(&self.steps).enumerate() {
+            let queries = self.queries[queries.clone()].chunks(TILE);
+            for ((tile, queries), scores) in tiles.clone().zip(queries).zip(scores.chunks_mut(TILE * count)) {
+                let mut scales = [0.0; TILE];
+                scales.iter_mut().zip(queries).for_each(|(scale, query)| *scale = query.step * step);
+                let (scales, place) = (&scales[..queries.len()], scores[at * PANEL..].as_mut_ptr());
+                // SAFETY: panel and tile have rows of `width` codes; `scores` has a row of `count` places for each
+                // query, of which this panel's are the next `PANEL`. No sum of products of codes leaves 32 bits (see
+                // above). The processor has what `pairs` needs.
+                unsafe { (self.pairs.products)(panel.as_ptr(), tile.as_ptr(), width, scales, place, count) };
+            }
+        }
     }
 
     /// Largest difference of a query's scores so far from those of the f32 kernels.

@@ -1,5 +1,7 @@
 //! Scores of a block of queries with blocks of rows by matrix products, and how far they can be from the kernels'.
 
+use std::ops::Range;
+
 use crate::fixed_point::{EPSILON, FixedPoint};
 use crate::kernel::{self, dot_f32};
 
@@ -11,27 +13,51 @@ pub(crate) enum Products<'a> {
     /// In 16-bit fixed point.
     Pairs(FixedPoint),
     /// In f32.
-    Floats { queries: &'a [f32], longest: f32 },
+    Floats(Floats<'a>),
+}
+
+/// Queries, the rows at hand, and the norm of the longest row so far.
+pub(crate) struct Floats<'a> {
+    stride: usize,
+    queries: &'a [f32],
+    rows: &'a [f32],
+    longest: f32,
 }
 
 impl<'a> Products<'a> {
-    /// The quicker way on this processor for these padded queries, `stride` numbers each.
-    pub(crate) fn new(queries: &'a [f32], stride: usize) -> Self {
+    /// The quicker way on this processor for these padded queries, `stride` numbers each, and so many rows at a time, a
+    /// multiple of [`kernel::PANEL`].
+    pub(crate) fn new(queries: &'a [f32], stride: usize, rows: usize) -> Self {
         match kernel::best().pairs {
             Some(pairs) if queries.len() / stride >= PAIRS_FROM => {
-                Self::Pairs(FixedPoint::new(pairs, queries, stride))
+                Self::Pairs(FixedPoint::new(pairs, queries, stride, rows))
             }
-            _ => Self::Floats { queries, longest: 0.0 },
+            _ => Self::floats(queries, stride),
         }
     }
 
-    /// Scores of all queries (rows of `scores`) with these padded rows, a multiple of [`kernel::PANEL`].
-    pub(crate) fn scores(&mut self, rows: &[f32], stride: usize, scores: &mut [f32]) {
+    fn floats(queries: &'a [f32], stride: usize) -> Self {
+        Self::Floats(Floats { stride, queries, rows: &[], longest: 0.0 })
+    }
+
+    /// Takes the padded rows that queries are to be compared with next.
+    pub(crate) fn load(&mut self, rows: &'a [f32], stride: usize) {
         match self {
-            Self::Pairs(fixed) => fixed.scores(rows, stride, scores),
-            Self::Floats { queries, longest } => {
-                *longest = rows.chunks_exact(stride).map(norm).fold(*longest, f32::max);
-                multiply(queries, rows, stride, scores);
+            Self::Pairs(fixed) => fixed.load(rows, stride),
+            Self::Floats(floats) => {
+                floats.rows = rows;
+                floats.longest = rows.chunks_exact(stride).map(norm).fold(floats.longest, f32::max);
+            }
+        }
+    }
+
+    /// Scores of some of the queries, the first of them a multiple of [`kernel::TILE`], with the rows loaded last:
+    /// `scores` holds a row for each query.
+    pub(crate) fn scores(&self, queries: Range<usize>, scores: &mut [f32]) {
+        match self {
+            Self::Pairs(fixed) => fixed.scores(queries, scores),
+            Self::Floats(Floats { stride, queries: all, rows, .. }) => {
+                multiply(&all[queries.start * stride..queries.end * stride], rows, *stride, scores);
             }
         }
     }
@@ -40,10 +66,8 @@ impl<'a> Products<'a> {
     pub(crate) fn error(&self, at: usize, query: &[f32]) -> f32 {
         match self {
             Self::Pairs(fixed) => fixed.error(at),
-            // Two sums of `stride` products, in whatever order (Higham 2002, section 3.1).
-            Self::Floats { longest, .. } => {
-                (2 * query.len() + 64) as f32 * EPSILON * norm(query) * longest
-            }
+            // Two sums of so many products, in whatever order (Higham 2002, section 3.1).
+            Self::Floats(floats) => (2 * query.len() + 64) as f32 * EPSILON * norm(query) * floats.longest,
         }
     }
 }
@@ -86,7 +110,7 @@ fn multiply(queries: &[f32], rows: &[f32], stride: usize, scores: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{PANEL, available};
+    use crate::kernel::{PANEL, TILE, available};
     use proptest::prelude::*;
 
     /// Rows of many kinds: of one large number, of tiny ones, of none but zeros.
@@ -108,14 +132,18 @@ mod tests {
         #[test]
         fn scores_are_as_near_to_the_kernels_as_they_say(
             rows in proptest::collection::vec(row(), 2 * PANEL),
-            queries in proptest::collection::vec(row(), 1..9),
+            queries in proptest::collection::vec(row(), 1..20),
         ) {
             let (rows, flat) = (rows.concat(), queries.concat());
             let pairs = available().into_iter().filter_map(|set| set.pairs);
-            let ways = pairs.map(|p| Products::Pairs(FixedPoint::new(p, &flat, 48)));
-            for mut products in ways.chain([Products::Floats { queries: &flat, longest: 0.0 }]) {
+            let ways = pairs.map(|p| Products::Pairs(FixedPoint::new(p, &flat, 48, 2 * PANEL)));
+            for mut products in ways.chain([Products::floats(&flat, 48)]) {
                 let mut scores = vec![f32::NAN; 2 * PANEL * queries.len()];
-                products.scores(&rows, 48, &mut scores);
+                products.load(&rows, 48);
+                let half = queries.len() / 2 / TILE * TILE;
+                let (some, others) = scores.split_at_mut(2 * PANEL * half);
+                products.scores(0..half, some);
+                products.scores(half..queries.len(), others);
                 for (at, (query, scores)) in queries.iter().zip(scores.chunks(2 * PANEL)).enumerate() {
                     let error = products.error(at, query);
                     for (row, score) in rows.chunks(48).zip(scores) {

@@ -172,7 +172,9 @@ impl Query<'_> {
     pub(crate) fn prefetch(&self, node: u32) {
         let at = node as usize * self.stride;
         match self.view.matrix {
-            Matrix::F32(rows) => prefetch(rows.as_ptr().wrapping_add(at), self.stride * 4),
+            Matrix::F32(rows) => {
+                prefetch(rows.as_ptr().wrapping_add(at), kernel::best().f32_first.min(self.stride * 4));
+            }
             Matrix::F16(rows) => prefetch(rows.as_ptr().wrapping_add(at), self.stride * 2),
             Matrix::I8 { rows, .. } => prefetch(rows.as_ptr().wrapping_add(at), self.stride),
         }

@@ -59,16 +59,15 @@ impl<K: Fn(u32) -> u64> TopK<K> {
         }
     }
 
-    fn order(&self) -> impl Fn(&Scored, &Scored) -> std::cmp::Ordering + use<'_, K> {
-        |a, b| b.score.total_cmp(&a.score).then_with(|| (self.tie)(a.node).cmp(&(self.tie)(b.node)))
-    }
-
     #[cold]
     fn cut(&mut self) {
         if self.buffer.len() > self.k && self.k > 0 {
             let mut buffer = std::mem::take(&mut self.buffer);
-            let (_, last, _) = buffer.select_nth_unstable_by(self.k - 1, self.order());
+            let (_, last, rest) = buffer.select_nth_unstable_by_key(self.k - 1, place);
             let bar = last.score;
+            if rest.iter().any(|s| s.score.total_cmp(&bar).is_eq()) {
+                buffer.select_nth_unstable_by_key(self.k - 1, |s| (descending(s.score), (self.tie)(s.node)));
+            }
             buffer.truncate(self.k);
             self.buffer = buffer;
             self.bar = bar;
@@ -92,9 +91,25 @@ impl<K: Fn(u32) -> u64> TopK<K> {
     pub(crate) fn into_sorted(mut self) -> Vec<Scored> {
         self.cut();
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.sort_unstable_by(self.order());
+        buffer.sort_unstable_by_key(place);
+        for equal in buffer.chunk_by_mut(|a, b| a.score.total_cmp(&b.score).is_eq()) {
+            if equal.len() > 1 {
+                equal.sort_unstable_by_key(|s| (self.tie)(s.node));
+            }
+        }
         buffer
     }
+}
+
+/// Orders scores from the best to the worst, as integers: as `f32::total_cmp` does, but without a branch.
+fn descending(score: f32) -> u32 {
+    let bits = score.to_bits() as i32;
+    !((bits ^ ((bits >> 31) as u32 >> 1) as i32) as u32 ^ 1 << 31)
+}
+
+/// Orders by score, best first; nodes of equal scores in any order that is always the same.
+fn place(scored: &Scored) -> u64 {
+    u64::from(descending(scored.score)) << 32 | u64::from(scored.node)
 }
 
 #[cfg(test)]

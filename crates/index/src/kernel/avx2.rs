@@ -9,7 +9,7 @@ const AHEAD: usize = 4;
 /// Rows of f32 scored together: with two accumulators each they fill the registers.
 const GROUP: usize = 6;
 /// Bytes asked for of each f32 row of the next group: the processor sees the streams and fetches the rest.
-const FIRST: usize = 128;
+pub(super) const FIRST: usize = 128;
 /// Largest size of a query's codes.
 pub(super) const I8_LIMIT: i8 = 64;
 
@@ -58,7 +58,12 @@ pub(super) unsafe fn f32_many(
 /// # Safety
 /// Query and rows have `len` numbers, a multiple of 16; needs AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn group_f32<const N: usize>(query: *const f32, rows: [*const f32; N], len: usize, scores: &mut [f32]) {
+unsafe fn group_f32<const N: usize>(
+    query: *const f32,
+    rows: [*const f32; N],
+    len: usize,
+    scores: &mut [f32],
+) {
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     for at in (0..len).step_by(16) {
         // SAFETY: as above.

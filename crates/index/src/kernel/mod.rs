@@ -26,13 +26,16 @@ pub(crate) type Many<Q, T, S> = unsafe fn(*const Q, *const T, usize, &[u32], &mu
 
 /// Rows that are multiplied together in 16 bits.
 pub(crate) const PANEL: usize = 16;
+/// Queries they are multiplied with together.
+pub(crate) const TILE: usize = 6;
 
-/// Scores a panel of [`PANEL`] rows with queries, all in 16-bit codes: `(panel, queries, codes a row, scales, scores,
-/// width)`. The panel holds two codes of each row, then the next two of each, and so on. Score `r` of query `q` is the
-/// sum of the products of their codes times `scales[q]`, and goes to `scores[q · width + r]`.
+/// Scores a panel of [`PANEL`] rows with a tile of [`TILE`] queries, all in 16-bit codes: `(panel, tile, codes a row,
+/// scales, scores, width)`. The panel holds two codes of each row, then the next two of each, and so on; so does the
+/// tile. Score `r` of query `q` is the sum of the products of their codes times `scales[q]`, and goes to
+/// `scores[q · width + r]`; queries without a scale are left out.
 ///
 /// # Safety
-/// The panel begins at a cache line; codes a row are a multiple of a cache line; there are as many queries as scales;
+/// The panel begins at a cache line; codes a row are a multiple of a cache line; there are no more scales than queries;
 /// no code is -32,768 and no sum over a part of the products leaves 32 bits; all those scores can be written; the
 /// processor has the instructions of the kernel.
 pub(crate) type PairProducts = unsafe fn(*const i16, *const i16, usize, &[f32], *mut f32, usize);
@@ -54,6 +57,8 @@ pub(crate) struct Kernels {
     /// Name of the instruction set.
     pub(crate) name: &'static str,
     pub(crate) f32: Many<f32, f32, f32>,
+    /// Bytes of an f32 row to ask for ahead.
+    pub(crate) f32_first: usize,
     pub(crate) f16: Many<f32, u16, f32>,
     pub(crate) i8: Many<i8, u8, i32>,
     /// Largest size of a query's codes that `i8` multiplies rightly.
@@ -65,6 +70,7 @@ pub(crate) struct Kernels {
 const PORTABLE: Kernels = Kernels {
     name: "portable",
     f32: portable::f32_many,
+    f32_first: usize::MAX,
     f16: portable::f16_many,
     i8: portable::i8_many,
     i8_limit: 127,
@@ -74,6 +80,7 @@ const PORTABLE: Kernels = Kernels {
 const AVX2: Kernels = Kernels {
     name: "avx2",
     f32: avx2::f32_many,
+    f32_first: avx2::FIRST,
     f16: avx2::f16_many,
     i8: avx2::i8_many,
     i8_limit: avx2::I8_LIMIT,
@@ -83,6 +90,7 @@ const AVX2: Kernels = Kernels {
 const AVX512: Kernels = Kernels {
     name: "avx512",
     f32: avx512::f32_many,
+    f32_first: usize::MAX,
     f16: avx512::f16_many,
     i8: avx512::i8_many,
     i8_limit: 127,

@@ -3,11 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{PANEL, Pairs};
+use super::{PANEL, Pairs, TILE};
 use crate::fixed_point;
-
-/// Queries multiplied together: with two accumulators each they fill the registers.
-const TILE: usize = 6;
 
 pub(super) const PAIRS: Pairs = Pairs { extent, encode, interleave, products };
 
@@ -64,53 +61,24 @@ fn interleave(rows: &[i16], panel: &mut [i16]) {
 /// # Safety
 /// See [`super::PairProducts`]; needs AVX2.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn products(
+unsafe fn products(
     panel: *const i16,
-    queries: *const i16,
-    len: usize,
-    scales: &[f32],
-    scores: *mut f32,
-    width: usize,
-) {
-    for (i, scales) in scales.chunks(TILE).enumerate() {
-        // SAFETY: the caller promises queries of `len` codes and places for the scores of as many as there are scales.
-        unsafe {
-            let (queries, scores) = (queries.add(i * TILE * len), scores.add(i * TILE * width));
-            match scales.len() {
-                1 => tile::<1>(panel, queries, len, scales, scores, width),
-                2 => tile::<2>(panel, queries, len, scales, scores, width),
-                3 => tile::<3>(panel, queries, len, scales, scores, width),
-                4 => tile::<4>(panel, queries, len, scales, scores, width),
-                5 => tile::<5>(panel, queries, len, scales, scores, width),
-                _ => tile::<TILE>(panel, queries, len, scales, scores, width),
-            }
-        }
-    }
-}
-
-/// # Safety
-/// As above, for `N` queries.
-#[target_feature(enable = "avx2")]
-unsafe fn tile<const N: usize>(
-    panel: *const i16,
-    queries: *const i16,
+    tile: *const i16,
     len: usize,
     scales: &[f32],
     scores: *mut f32,
     width: usize,
 ) {
     const { assert!(PANEL == 16) };
-    let mut sums = [[_mm256_setzero_si256(); 2]; N];
-    // SAFETY: `len` is even and the caller promises `len` codes of `PANEL` rows and of `N` queries.
-    unsafe {
-        for at in (0..len).step_by(2) {
-            let rows = [
-                _mm256_load_si256(panel.add(at * PANEL).cast()),
-                _mm256_load_si256(panel.add(at * PANEL + PANEL).cast()),
-            ];
+    // With two accumulators each, six queries fill the registers.
+    let mut sums = [[_mm256_setzero_si256(); 2]; TILE];
+    for at in (0..len).step_by(2) {
+        // SAFETY: `len` is even, the panel has `len` codes of `PANEL` rows and the tile those of `TILE` queries.
+        unsafe {
+            let (panel, tile) = (panel.add(at * PANEL), tile.add(at * TILE));
+            let rows = [_mm256_load_si256(panel.cast()), _mm256_load_si256(panel.add(PANEL).cast())];
             for (query, sums) in sums.iter_mut().enumerate() {
-                let pair = queries.add(query * len + at).cast::<i32>().read_unaligned();
-                let pair = _mm256_set1_epi32(pair);
+                let pair = _mm256_set1_epi32(tile.add(2 * query).cast::<i32>().read_unaligned());
                 for (sum, rows) in sums.iter_mut().zip(rows) {
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(rows, pair));
                 }
@@ -119,9 +87,9 @@ unsafe fn tile<const N: usize>(
     }
     for (query, (sums, &scale)) in sums.into_iter().zip(scales).enumerate() {
         for (half, sum) in sums.into_iter().enumerate() {
-            let scores_f32 = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale));
-            // SAFETY: the caller promises `PANEL` places for each query.
-            unsafe { _mm256_storeu_ps(scores.add(query * width + half * 8), scores_f32) };
+            let part = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale));
+            // SAFETY: the caller promises `PANEL` places for each query that has a scale.
+            unsafe { _mm256_storeu_ps(scores.add(query * width + half * 8), part) };
         }
     }
 }
