@@ -8,14 +8,13 @@
 use std::ops::Range;
 
 use crate::kernel::{PANEL, Pairs, TILE, padded};
+use crate::quantize::ROUND;
 use crate::rows::Rows;
 
 /// Largest norm of a vector's codes before rounding, which adds no more than √65,536 / 2: 46,128² < 2³¹.
 const LENGTH: f32 = 46_000.0;
 /// Largest code.
 const LARGEST: f32 = 32_767.0;
-/// Added and taken away, it rounds to an integer, which then stands in the low bits.
-const ROUND: f32 = 12_582_912.0;
 /// Relative error of one f32 operation.
 pub(crate) const EPSILON: f32 = f32::EPSILON / 2.0;
 

@@ -8,6 +8,8 @@ use super::prefetch;
 const AHEAD: usize = 4;
 /// Rows of f32 scored together: with two accumulators each they fill the registers.
 const GROUP: usize = 6;
+/// Rows of one-byte codes scored together.
+const GROUP_I8: usize = 4;
 /// Bytes asked for of each f32 row of the next group: the processor sees the streams and fetches the rest.
 pub(super) const FIRST: usize = 128;
 /// Largest size of a query's codes.
@@ -120,31 +122,45 @@ pub(super) unsafe fn i8_many(
     nodes: &[u32],
     scores: &mut [i32],
 ) {
-    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
-        if let Some(&next) = nodes.get(i + AHEAD) {
-            prefetch(rows.wrapping_add(next as usize * len), len);
+    let row = |node: &u32| rows.wrapping_add(*node as usize * len);
+    for (i, (group, scores)) in nodes.chunks(GROUP_I8).zip(scores.chunks_mut(GROUP_I8)).enumerate() {
+        for next in nodes.iter().skip((i + 1) * GROUP_I8).take(GROUP_I8) {
+            prefetch(row(next), len);
         }
-        // SAFETY: as above; `len` is a multiple of 64. `maddubs` adds two products in 16 bits: with queries of no more
-        // than `I8_LIMIT` they are at most 2 · 255 · 64 = 32,640 and fit.
-        *score = unsafe {
-            let row = rows.add(node as usize * len);
-            let ones = _mm256_set1_epi16(1);
-            let mut sums = [_mm256_setzero_si256(); 2];
-            for at in (0..len).step_by(64) {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let offset = at + lane * 32;
-                    let pairs = _mm256_maddubs_epi16(
-                        _mm256_loadu_si256(row.add(offset).cast()),
-                        _mm256_loadu_si256(query.add(offset).cast()),
-                    );
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
-                }
+        // SAFETY: the caller promises that every node is a row of `len` codes, as is the query.
+        unsafe {
+            match *group {
+                [a, b, c, d] => group_i8(query, [a, b, c, d].map(|n| row(&n)), len, scores),
+                [a, b, c] => group_i8(query, [a, b, c].map(|n| row(&n)), len, scores),
+                [a, b] => group_i8(query, [a, b].map(|n| row(&n)), len, scores),
+                [a] => group_i8(query, [row(&a)], len, scores),
+                _ => {}
             }
-            let sum = _mm256_add_epi32(sums[0], sums[1]);
-            let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-            let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
-            _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)))
-        };
+        }
+    }
+}
+
+/// # Safety
+/// Query and rows have `len` codes, a multiple of 64, those of the query no larger than [`I8_LIMIT`]; needs AVX2.
+#[target_feature(enable = "avx2")]
+unsafe fn group_i8<const N: usize>(query: *const i8, rows: [*const u8; N], len: usize, scores: &mut [i32]) {
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [_mm256_setzero_si256(); N];
+    for at in (0..len).step_by(32) {
+        // SAFETY: as above. `maddubs` adds two products in 16 bits: with queries of no more than `I8_LIMIT` they are at
+        // most 2 · 255 · 64 = 32,640 and fit.
+        unsafe {
+            let query = _mm256_loadu_si256(query.add(at).cast());
+            for (row, sum) in rows.iter().zip(&mut sums) {
+                let pairs = _mm256_maddubs_epi16(_mm256_loadu_si256(row.add(at).cast()), query);
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+            }
+        }
+    }
+    for (score, sum) in scores.iter_mut().zip(sums) {
+        let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
+        *score = _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)));
     }
 }
 

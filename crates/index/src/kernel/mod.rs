@@ -170,6 +170,12 @@ pub(crate) fn prefetch<T>(row: *const T, bytes: usize) {
     let _ = (row, bytes);
 }
 
+/// Asks for as much of a row as is worth it ahead of [`score_f32`].
+#[inline(always)]
+pub(crate) fn prefetch_f32(row: &[f32]) {
+    prefetch(row.as_ptr(), best().f32_first.min(row.len() * 4));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
