@@ -12,6 +12,8 @@ const ROWS: usize = 512;
 const QUERIES: usize = 20 * TILE;
 /// Queries that go through the rows together, at most: rows are read, and coded, once for all of them.
 const BLOCK: usize = 8 * QUERIES;
+/// Rows a query is compared with first, to know what it need not keep.
+const SAMPLE: usize = 2 * ROWS;
 /// Queries from which on matrix products beat kernels.
 const PRODUCT_FROM: usize = 8;
 /// Rows a thread scores at a time for a single query.
@@ -108,26 +110,39 @@ impl Exact<'_> {
         // Products are not exactly the kernels' scores: some more than k are kept, and those of them that can be among
         // the k best are scored again.
         let keep = k.saturating_add(64 + k / 4).min(len);
-        let mut best: Vec<_> = (0..count).map(|_| TopK::new(keep, f32::NEG_INFINITY, tie)).collect();
+        let sample = self.sample();
         let mut products = Products::new(queries, stride, ROWS);
         let mut scores = vec![0.0f32; count.min(QUERIES) * ROWS];
-        let mut done = 0;
-        while done < len {
-            // The last rows overlap those before: all products are of one size and summed alike.
-            let from = done.min(len - ROWS);
-            products.load(&self.rows[from * stride..(from + ROWS) * stride], stride);
+        let mut pass = |rows, best: &mut [TopK<_>], skip: usize, node: &dyn Fn(usize) -> u32| {
+            products.load(rows, stride);
             for (part, best) in best.chunks_mut(QUERIES).enumerate() {
                 let scores = &mut scores[..best.len() * ROWS];
                 products.scores(part * QUERIES..part * QUERIES + best.len(), scores);
                 for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(ROWS)) {
                     for (at, score) in scores.iter_mut().enumerate() {
-                        if *score >= best.bar() && !accept((from + at) as u32) {
+                        if *score >= best.bar() && !accept(node(at)) {
                             *score = f32::NAN; // passes no bar
                         }
                     }
-                    best.push_run(&scores[done - from..], done as u32);
+                    best.push_run(&scores[skip..], node(skip));
                 }
             }
+        };
+        // A score that more than `keep` rows reach, judged by the sample: what is lower need not be kept for a while.
+        let expected = (keep * SAMPLE) as f32 / len as f32;
+        let rank = (expected + 5.0 * expected.sqrt()).ceil() as usize + 3;
+        let mut sampled: Vec<_> = (0..count).map(|_| TopK::new(rank, f32::NEG_INFINITY, tie)).collect();
+        for (part, rows) in sample.chunks_exact(ROWS * stride).enumerate() {
+            pass(rows, &mut sampled, 0, &|at| ((part * ROWS + at) * len / SAMPLE) as u32);
+        }
+        let floors: Vec<f32> = sampled.into_iter().map(|best| best.into_bar()).collect();
+        let mut best: Vec<_> = floors.iter().map(|&floor| TopK::new(keep, floor, tie)).collect();
+        let mut done = 0;
+        while done < len {
+            // The last rows overlap those before: all products are of one size and summed alike.
+            let from = done.min(len - ROWS);
+            let rows = &self.rows[from * stride..(from + ROWS) * stride];
+            pass(rows, &mut best, done - from, &|at| (from + at) as u32);
             done = from + ROWS;
         }
         let all = keep == len;
@@ -136,6 +151,7 @@ impl Exact<'_> {
                 best.into_unsorted(),
                 k,
                 if all { usize::MAX } else { keep },
+                floors[at],
                 products.error(at, query),
             )
         };
@@ -149,6 +165,15 @@ impl Exact<'_> {
             best.into_sorted()
         };
         nodes.into_iter().zip(scores).zip(queries.chunks_exact(stride)).map(answer).collect()
+    }
+
+    /// Some of very many rows, from all over.
+    fn sample(&self) -> Vec<f32> {
+        if self.len() < 16 * SAMPLE {
+            return Vec::new();
+        }
+        let row = |i: usize| &self.rows[i * self.len() / SAMPLE * self.stride..][..self.stride];
+        (0..SAMPLE).flat_map(row).copied().collect()
     }
 
     /// Scores of the nodes listed for each query, in order. All queries go through the rows together, so that a row is
@@ -171,16 +196,17 @@ impl Exact<'_> {
 }
 
 /// Of the nodes `kept` by their scores from products, those that can be among the `k` best, in order; `None` if others
-/// can be as well: `full` of them were kept, others dropped. Products are off by no more than `error`.
-fn in_question(mut kept: Vec<Scored>, k: usize, full: usize, error: f32) -> Option<Vec<u32>> {
+/// can be as well: those below `floor` were dropped and, once there were `full`, the lowest. Products are off by no more
+/// than `error`.
+fn in_question(mut kept: Vec<Scored>, k: usize, full: usize, floor: f32, error: f32) -> Option<Vec<u32>> {
     let mut bar = f32::NEG_INFINITY;
-    if (1..kept.len()).contains(&k) {
+    if (1..=kept.len()).contains(&k) {
         let (_, last, _) = kept.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
         // k nodes are at least as good as `last` by products. One that is further below it than both can be off is
         // worse than all of them.
         bar = last.score - 2.0 * error;
     }
-    if kept.len() >= full && kept.iter().all(|s| s.score >= bar) {
+    if bar < floor || (kept.len() >= full && kept.iter().all(|s| s.score >= bar)) {
         return None;
     }
     let mut nodes: Vec<u32> = kept.iter().filter(|s| s.score >= bar).map(|s| s.node).collect();
@@ -263,7 +289,31 @@ mod tests {
         for (query, found) in queries.chunks_exact(stride).zip(&many) {
             assert_eq!(found, &exact.one(query, k, f32::NEG_INFINITY, |_| true, tie));
         }
-        assert_eq!(in_question(vec![Scored { score: 0.5, node: 0 }; 80], k, 80, 1e-3), None);
+        assert_eq!(in_question(vec![Scored { score: 0.5, node: 0 }; 80], k, 80, 0.0, 1e-3), None);
+    }
+
+    #[test]
+    fn a_sample_that_misleads_does_no_harm() {
+        // The sample takes every 20th row: here these are the best, or the worst.
+        let (stride, n) = (16, 20 * SAMPLE);
+        for factor in [0.1, 1.0, 3.0] {
+            let mut rows = matrix(n, stride, 6);
+            rows.chunks_exact_mut(stride).step_by(20).flatten().for_each(|x| *x *= factor);
+            let (queries, exact) = (matrix(40, stride, 7), Exact { stride, rows: &rows });
+            for (accept, label) in [
+                (&(|_| true) as &(dyn Fn(u32) -> bool + Sync), "all"),
+                (&|n| n % 20 != 0, "none of the sample"),
+                (&|n| n % 1000 == 7, "few"),
+            ] {
+                for k in [1, 300] {
+                    let many = exact.many(&queries, k, 0.5, accept, u64::from);
+                    for (query, found) in queries.chunks_exact(stride).zip(&many) {
+                        let one = exact.one(query, k, 0.5, accept, u64::from);
+                        assert_eq!(found, &one, "{factor} {label} {k}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -81,6 +81,13 @@ impl<K: Fn(u32) -> u64> TopK<K> {
         }
     }
 
+    /// The lowest score that is kept, if `k` are; else none is too low.
+    pub(crate) fn into_bar(mut self) -> f32 {
+        self.cut();
+        let lowest = self.buffer.iter().map(|s| s.score).fold(f32::INFINITY, f32::min);
+        if self.buffer.len() < self.k { f32::NEG_INFINITY } else { lowest }
+    }
+
     /// The best, in any order.
     pub(crate) fn into_unsorted(mut self) -> Vec<Scored> {
         self.cut();
