@@ -158,13 +158,14 @@ impl Exact<'_> {
         let best = best.into_iter().zip(queries.chunks_exact(stride)).enumerate();
         let nodes: Vec<Option<Vec<u32>>> = best.map(question).collect();
         let scores = self.listed_for_each(queries, &nodes);
-        let answer = |((nodes, scores), query): ((Option<Vec<u32>>, Vec<f32>), &[f32])| {
+        let scores = scores.into_iter().zip(queries.chunks_exact(stride));
+        let answers = nodes.into_iter().zip(scores).map(|(nodes, (scores, query))| {
             let Some(nodes) = nodes else { return self.one(query, k, min, accept, tie) };
             let mut best = TopK::new(k, min, tie);
             nodes.into_iter().zip(scores).for_each(|(node, score)| best.push(score, node));
             best.into_sorted()
-        };
-        nodes.into_iter().zip(scores).zip(queries.chunks_exact(stride)).map(answer).collect()
+        });
+        answers.collect()
     }
 
     /// Some of very many rows, from all over.

@@ -11,7 +11,7 @@ const PAIRS_FROM: usize = 32;
 /// The way the products of one block of queries are computed.
 pub(crate) enum Products<'a> {
     /// In 16-bit fixed point.
-    Pairs(FixedPoint),
+    Pairs(Box<FixedPoint>),
     /// In f32.
     Floats(Floats<'a>),
 }
@@ -30,7 +30,7 @@ impl<'a> Products<'a> {
     pub(crate) fn new(queries: &'a [f32], stride: usize, rows: usize) -> Self {
         match kernel::best().pairs {
             Some(pairs) if queries.len() / stride >= PAIRS_FROM => {
-                Self::Pairs(FixedPoint::new(pairs, queries, stride, rows))
+                Self::Pairs(Box::new(FixedPoint::new(pairs, queries, stride, rows)))
             }
             _ => Self::floats(queries, stride),
         }
@@ -136,7 +136,7 @@ mod tests {
         ) {
             let (rows, flat) = (rows.concat(), queries.concat());
             let pairs = available().into_iter().filter_map(|set| set.pairs);
-            let ways = pairs.map(|p| Products::Pairs(FixedPoint::new(p, &flat, 48, 2 * PANEL)));
+            let ways = pairs.map(|p| Products::Pairs(Box::new(FixedPoint::new(p, &flat, 48, 2 * PANEL))));
             for mut products in ways.chain([Products::floats(&flat, 48)]) {
                 let mut scores = vec![f32::NAN; 2 * PANEL * queries.len()];
                 products.load(&rows, 48);
