@@ -2,14 +2,18 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::score_f32;
+use crate::kernel::{TILE, score_f32};
+use crate::products::Products;
 use crate::topk::TopK;
 use crate::walk::Scored;
 
-/// Rows a block of a matrix product: with the queries' block and the scores it stays within a core's cache.
+/// Rows and queries a matrix product: the queries and the scores stay within a core's cache.
 const ROWS: usize = 512;
-/// Queries a block.
-const QUERIES: usize = 192;
+const QUERIES: usize = 20 * TILE;
+/// Queries that go through the rows together, at most: rows are read, and coded, once for all of them.
+const BLOCK: usize = 8 * QUERIES;
+/// Rows a query is compared with first, to know what it need not keep.
+const SAMPLE: usize = 2 * ROWS;
 /// Queries from which on matrix products beat kernels.
 const PRODUCT_FROM: usize = 8;
 /// Rows a thread scores at a time for a single query.
@@ -74,7 +78,7 @@ impl Exact<'_> {
         best
     }
 
-    /// The best `k` nodes for each of many padded queries. Memory is a block of scores and `2k` places a query at work.
+    /// The best `k` nodes for each of many padded queries. Memory is a block of scores and `3k` places a query at work.
     pub(crate) fn many(
         &self,
         queries: &[f32],
@@ -87,8 +91,9 @@ impl Exact<'_> {
         if count < PRODUCT_FROM || self.len() < ROWS {
             return queries.par_chunks(self.stride).map(|q| self.one(q, k, min, &accept, tie)).collect();
         }
-        // Enough blocks for all threads, none larger than fits the cache.
-        let block = QUERIES.min(count.div_ceil(rayon::current_num_threads())).max(PRODUCT_FROM);
+        // As many blocks for each thread.
+        let blocks = count.div_ceil(BLOCK).next_multiple_of(rayon::current_num_threads());
+        let block = count.div_ceil(blocks).max(PRODUCT_FROM);
         let blocks = queries.par_chunks(block * self.stride);
         blocks.flat_map_iter(|block| self.block(block, k, min, &accept, tie)).collect()
     }
@@ -102,64 +107,112 @@ impl Exact<'_> {
         tie: impl Fn(u32) -> u64 + Copy + Send + Sync,
     ) -> Vec<Vec<Scored>> {
         let (count, stride, len) = (queries.len() / self.stride, self.stride, self.len());
-        // Products sum in another order than kernels do, so the last digits differ: some more are kept, and in the end
-        // all are scored again by the kernel.
-        let keep = k.saturating_add(8 + k / 16).min(len);
-        let slack = 1e-5;
-        let mut best: Vec<_> = (0..count).map(|_| TopK::new(keep, min - slack, tie)).collect();
-        let mut scores = vec![0.0f32; count * ROWS];
+        // Products are not exactly the kernels' scores: some more than k are kept, and those of them that can be among
+        // the k best are scored again.
+        let keep = k.saturating_add(64 + k / 4).min(len);
+        let sample = self.sample();
+        let mut products = Products::new(queries, stride, ROWS);
+        let mut scores = vec![0.0f32; count.min(QUERIES) * ROWS];
+        let mut pass = |rows, best: &mut [TopK<_>], skip: usize, node: &dyn Fn(usize) -> u32| {
+            products.load(rows, stride);
+            for (part, best) in best.chunks_mut(QUERIES).enumerate() {
+                let scores = &mut scores[..best.len() * ROWS];
+                products.scores(part * QUERIES..part * QUERIES + best.len(), scores);
+                for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(ROWS)) {
+                    for (at, score) in scores.iter_mut().enumerate() {
+                        if *score >= best.bar() && !accept(node(at)) {
+                            *score = f32::NAN; // passes no bar
+                        }
+                    }
+                    best.push_run(&scores[skip..], node(skip));
+                }
+            }
+        };
+        // A score that more than `keep` rows reach, judged by the sample: what is lower need not be kept for a while.
+        let expected = (keep * SAMPLE) as f32 / len as f32;
+        let rank = (expected + 5.0 * expected.sqrt()).ceil() as usize + 3;
+        let mut sampled: Vec<_> = (0..count).map(|_| TopK::new(rank, f32::NEG_INFINITY, tie)).collect();
+        for (part, rows) in sample.chunks_exact(ROWS * stride).enumerate() {
+            pass(rows, &mut sampled, 0, &|at| ((part * ROWS + at) * len / SAMPLE) as u32);
+        }
+        let floors: Vec<f32> = sampled.into_iter().map(|best| best.into_bar()).collect();
+        let mut best: Vec<_> = floors.iter().map(|&floor| TopK::new(keep, floor, tie)).collect();
         let mut done = 0;
         while done < len {
-            // The last block overlaps the one before: all are of one size and summed alike.
+            // The last rows overlap those before: all products are of one size and summed alike.
             let from = done.min(len - ROWS);
-            product(queries, &self.rows[from * stride..(from + ROWS) * stride], stride, &mut scores);
-            for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(ROWS)) {
-                for (at, score) in scores.iter_mut().enumerate() {
-                    if *score >= best.bar() && !accept((from + at) as u32) {
-                        *score = f32::NAN; // passes no bar
-                    }
-                }
-                best.push_run(&scores[done - from..], done as u32);
-            }
+            let rows = &self.rows[from * stride..(from + ROWS) * stride];
+            pass(rows, &mut best, done - from, &|at| (from + at) as u32);
             done = from + ROWS;
         }
-        let rescore = |(best, query): (TopK<_>, &[f32])| {
-            let nodes: Vec<u32> = best.into_sorted().into_iter().map(|s| s.node).collect();
-            self.listed_chunk(query, &nodes, k, min, tie).into_sorted()
+        let all = keep == len;
+        let question = |(at, (best, query)): (usize, (TopK<_>, &[f32]))| {
+            in_question(
+                best.into_unsorted(),
+                k,
+                if all { usize::MAX } else { keep },
+                floors[at],
+                products.error(at, query),
+            )
         };
-        best.into_iter().zip(queries.chunks_exact(stride)).map(rescore).collect()
+        let best = best.into_iter().zip(queries.chunks_exact(stride)).enumerate();
+        let nodes: Vec<Option<Vec<u32>>> = best.map(question).collect();
+        let scores = self.listed_for_each(queries, &nodes);
+        let scores = scores.into_iter().zip(queries.chunks_exact(stride));
+        let answers = nodes.into_iter().zip(scores).map(|(nodes, (scores, query))| {
+            let Some(nodes) = nodes else { return self.one(query, k, min, accept, tie) };
+            let mut best = TopK::new(k, min, tie);
+            nodes.into_iter().zip(scores).for_each(|(node, score)| best.push(score, node));
+            best.into_sorted()
+        });
+        answers.collect()
+    }
+
+    /// Some of very many rows, from all over.
+    fn sample(&self) -> Vec<f32> {
+        if self.len() < 16 * SAMPLE {
+            return Vec::new();
+        }
+        let row = |i: usize| &self.rows[i * self.len() / SAMPLE * self.stride..][..self.stride];
+        (0..SAMPLE).flat_map(row).copied().collect()
+    }
+
+    /// Scores of the nodes listed for each query, in order. All queries go through the rows together, so that a row is
+    /// read from memory once.
+    fn listed_for_each(&self, queries: &[f32], nodes: &[Option<Vec<u32>>]) -> Vec<Vec<f32>> {
+        let lists: Vec<&[u32]> = nodes.iter().map(|nodes| nodes.as_deref().unwrap_or_default()).collect();
+        let mut scores: Vec<Vec<f32>> = lists.iter().map(|nodes| vec![0.0; nodes.len()]).collect();
+        let mut done = vec![0; lists.len()];
+        for end in (0..self.len()).step_by(ROWS).map(|start| start + ROWS) {
+            let work = queries.chunks_exact(self.stride).zip(&lists).zip(&mut scores).zip(&mut done);
+            for (((query, nodes), scores), done) in work {
+                let here = nodes[*done..].iter().take_while(|&&node| (node as usize) < end).count();
+                let range = *done..*done + here;
+                score_f32(query, self.rows, &nodes[range.clone()], &mut scores[range]);
+                *done += here;
+            }
+        }
+        scores
     }
 }
 
-/// Scores of all queries (rows of `scores`) with [`ROWS`] rows: queries · rowsᵀ.
-fn product(queries: &[f32], rows: &[f32], stride: usize, scores: &mut [f32]) {
-    let count = queries.len() / stride;
-    assert!(queries.len() == count * stride && rows.len() == ROWS * stride && scores.len() == count * ROWS);
-    // Column-major product of (ROWS × stride) and (stride × count): each query's scores lie side by side.
-    // SAFETY: the three matrices have the asserted sizes, their strides describe them, and scores are borrowed alone.
-    unsafe {
-        gemm::gemm(
-            ROWS,
-            count,
-            stride,
-            scores.as_mut_ptr(),
-            ROWS as isize,
-            1,
-            false,
-            rows.as_ptr(),
-            1,
-            stride as isize,
-            queries.as_ptr(),
-            stride as isize,
-            1,
-            0.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+/// Of the nodes `kept` by their scores from products, those that can be among the `k` best, in order; `None` if others
+/// can be as well: those below `floor` were dropped and, once there were `full`, the lowest. Products are off by no more
+/// than `error`.
+fn in_question(mut kept: Vec<Scored>, k: usize, full: usize, floor: f32, error: f32) -> Option<Vec<u32>> {
+    let mut bar = f32::NEG_INFINITY;
+    if (1..=kept.len()).contains(&k) {
+        let (_, last, _) = kept.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
+        // k nodes are at least as good as `last` by products. One that is further below it than both can be off is
+        // worse than all of them.
+        bar = last.score - 2.0 * error;
     }
+    if bar < floor || (kept.len() >= full && kept.iter().all(|s| s.score >= bar)) {
+        return None;
+    }
+    let mut nodes: Vec<u32> = kept.iter().filter(|s| s.score >= bar).map(|s| s.node).collect();
+    nodes.sort_unstable();
+    Some(nodes)
 }
 
 fn merge<K: Fn(u32) -> u64 + Copy + Send + Sync>(
@@ -213,6 +266,52 @@ mod tests {
                     want.truncate(k);
                     assert_eq!(found, &want, "{label}: {n} × {stride}");
                     assert_eq!(exact.one(query, k, f32::NEG_INFINITY, accept, tie), want);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn more_rows_in_question_than_were_kept_are_all_looked_at() {
+        // Most rows differ in their last digits only, which products do not tell apart.
+        let (stride, n, k) = (64, 2000, 5);
+        let mut rows = matrix(n, stride, 4);
+        let row = rows[..stride].to_vec();
+        for (i, near) in rows.chunks_exact_mut(stride).enumerate().filter(|(i, _)| i % 8 != 0) {
+            let change = 1.0 + (i * 7919 % n) as f32 * 2e-7;
+            near.iter_mut().zip(&row).for_each(|(x, r)| *x = r * change);
+        }
+        let mut queries = matrix(70, stride, 5);
+        queries[..stride * 40].chunks_exact_mut(stride).for_each(|query| query.copy_from_slice(&row));
+        let exact = Exact { stride, rows: &rows };
+        let tie = |node: u32| u64::from(n as u32 - node);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let many = pool.install(|| exact.many(&queries, k, f32::NEG_INFINITY, |_| true, tie));
+        for (query, found) in queries.chunks_exact(stride).zip(&many) {
+            assert_eq!(found, &exact.one(query, k, f32::NEG_INFINITY, |_| true, tie));
+        }
+        assert_eq!(in_question(vec![Scored { score: 0.5, node: 0 }; 80], k, 80, 0.0, 1e-3), None);
+    }
+
+    #[test]
+    fn a_sample_that_misleads_does_no_harm() {
+        // The sample takes every 20th row: here these are the best, or the worst.
+        let (stride, n) = (16, 20 * SAMPLE);
+        for factor in [0.1, 1.0, 3.0] {
+            let mut rows = matrix(n, stride, 6);
+            rows.chunks_exact_mut(stride).step_by(20).flatten().for_each(|x| *x *= factor);
+            let (queries, exact) = (matrix(40, stride, 7), Exact { stride, rows: &rows });
+            for (accept, label) in [
+                (&(|_| true) as &(dyn Fn(u32) -> bool + Sync), "all"),
+                (&|n| n % 20 != 0, "none of the sample"),
+                (&|n| n % 1000 == 7, "few"),
+            ] {
+                for k in [1, 300] {
+                    let many = exact.many(&queries, k, 0.5, accept, u64::from);
+                    for (query, found) in queries.chunks_exact(stride).zip(&many) {
+                        let one = exact.one(query, k, 0.5, accept, u64::from);
+                        assert_eq!(found, &one, "{factor} {label} {k}");
+                    }
                 }
             }
         }

@@ -40,28 +40,34 @@ impl<K: Fn(u32) -> u64> TopK<K> {
     /// Pushes the scores of consecutive nodes.
     #[inline]
     pub(crate) fn push_run(&mut self, scores: &[f32], first: u32) {
-        const RUN: usize = 64;
+        const RUN: usize = 32;
         for (i, run) in scores.chunks(RUN).enumerate() {
             // One look at the best of a run passes over most runs.
             let best = run.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
             if best >= self.bar {
+                // Without a branch a score: which of them pass is hard to foretell.
+                let (mut passed, mut count) = ([Scored { score: 0.0, node: 0 }; RUN], 0);
                 for (j, &score) in run.iter().enumerate() {
-                    self.push(score, first + (i * RUN + j) as u32);
+                    passed[count] = Scored { score, node: first + (i * RUN + j) as u32 };
+                    count += usize::from(score >= self.bar);
+                }
+                self.buffer.extend_from_slice(&passed[..count]);
+                if self.buffer.len() >= self.capacity {
+                    self.cut();
                 }
             }
         }
-    }
-
-    fn order(&self) -> impl Fn(&Scored, &Scored) -> std::cmp::Ordering + use<'_, K> {
-        |a, b| b.score.total_cmp(&a.score).then_with(|| (self.tie)(a.node).cmp(&(self.tie)(b.node)))
     }
 
     #[cold]
     fn cut(&mut self) {
         if self.buffer.len() > self.k && self.k > 0 {
             let mut buffer = std::mem::take(&mut self.buffer);
-            let (_, last, _) = buffer.select_nth_unstable_by(self.k - 1, self.order());
+            let (_, last, rest) = buffer.select_nth_unstable_by_key(self.k - 1, place);
             let bar = last.score;
+            if rest.iter().any(|s| s.score.total_cmp(&bar).is_eq()) {
+                buffer.select_nth_unstable_by_key(self.k - 1, |s| (descending(s.score), (self.tie)(s.node)));
+            }
             buffer.truncate(self.k);
             self.buffer = buffer;
             self.bar = bar;
@@ -75,13 +81,42 @@ impl<K: Fn(u32) -> u64> TopK<K> {
         }
     }
 
+    /// The lowest score that is kept, if `k` are; else none is too low.
+    pub(crate) fn into_bar(mut self) -> f32 {
+        self.cut();
+        let lowest = self.buffer.iter().map(|s| s.score).fold(f32::INFINITY, f32::min);
+        if self.buffer.len() < self.k { f32::NEG_INFINITY } else { lowest }
+    }
+
+    /// The best, in any order.
+    pub(crate) fn into_unsorted(mut self) -> Vec<Scored> {
+        self.cut();
+        self.buffer
+    }
+
     /// The best, best first.
     pub(crate) fn into_sorted(mut self) -> Vec<Scored> {
         self.cut();
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.sort_unstable_by(self.order());
+        buffer.sort_unstable_by_key(place);
+        for equal in buffer.chunk_by_mut(|a, b| a.score.total_cmp(&b.score).is_eq()) {
+            if equal.len() > 1 {
+                equal.sort_unstable_by_key(|s| (self.tie)(s.node));
+            }
+        }
         buffer
     }
+}
+
+/// Orders scores from the best to the worst, as integers: as `f32::total_cmp` does, but without a branch.
+fn descending(score: f32) -> u32 {
+    let bits = score.to_bits() as i32;
+    !((bits ^ ((bits >> 31) as u32 >> 1) as i32) as u32 ^ 1 << 31)
+}
+
+/// Orders by score, best first; nodes of equal scores in any order that is always the same.
+fn place(scored: &Scored) -> u64 {
+    u64::from(descending(scored.score)) << 32 | u64::from(scored.node)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::graph::{GraphView, NONE};
 use crate::quantize::Query;
 
 /// Rows asked for before the first is scored.
-const AHEAD: usize = 4;
+const AHEAD: usize = 6;
 const EXPANDED: u32 = 1 << 31;
 
 /// A graph to walk on: one being built or a finished one.
@@ -180,6 +180,10 @@ pub(crate) fn search_layer(
                 fresh.push(link);
             }
         });
+        // Followed next, should none of these be better.
+        if let Some(second) = scratch.pool[next..].iter().find(|c| c.node & EXPANDED == 0) {
+            links.prefetch(second.node);
+        }
         let mut scores = std::mem::take(&mut scratch.scores);
         query.scores(&fresh, &mut scores);
         scratch.scored += fresh.len();

@@ -6,6 +6,12 @@ use super::prefetch;
 
 /// Rows asked for ahead of the one being scored.
 const AHEAD: usize = 4;
+/// Rows of f32 scored together: with two accumulators each they fill the registers.
+const GROUP: usize = 6;
+/// Rows of one-byte codes scored together.
+const GROUP_I8: usize = 4;
+/// Bytes asked for of each f32 row of the next group: the processor sees the streams and fetches the rest.
+pub(super) const FIRST: usize = 128;
 /// Largest size of a query's codes.
 pub(super) const I8_LIMIT: i8 = 64;
 
@@ -19,33 +25,60 @@ pub(super) unsafe fn f32_many(
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
-        if let Some(&next) = nodes.get(i + AHEAD) {
-            prefetch(rows.wrapping_add(next as usize * len), len * 4);
+    let row = |node: &u32| rows.wrapping_add(*node as usize * len);
+    for (i, (group, scores)) in nodes.chunks(GROUP).zip(scores.chunks_mut(GROUP)).enumerate() {
+        for next in nodes.iter().skip((i + 1) * GROUP).take(GROUP) {
+            prefetch(row(next), FIRST);
         }
-        // SAFETY: the caller promises that the node is a row of `len` numbers, as is the query; `len` is a multiple of 16.
-        *score = unsafe {
-            let row = rows.add(node as usize * len);
-            let mut sums = [_mm256_setzero_ps(); 4];
-            let mut at = 0;
-            while at + 32 <= len {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let offset = at + lane * 8;
-                    *sum = _mm256_fmadd_ps(
-                        _mm256_loadu_ps(query.add(offset)),
-                        _mm256_loadu_ps(row.add(offset)),
-                        *sum,
-                    );
+        // SAFETY: the caller promises that every node is a row of `len` numbers, as is the query.
+        unsafe {
+            match group {
+                &[a, b, c, d, e, f] => {
+                    group_f32(query, [a, b, c, d, e, f].map(|n| row(&n)), len, scores);
                 }
-                at += 32;
+                _ => {
+                    let (fours, rest) = group.split_at(group.len() / 4 * 4);
+                    let (scores_of_fours, scores) = scores.split_at_mut(fours.len());
+                    if let &[a, b, c, d] = fours {
+                        group_f32(query, [a, b, c, d].map(|n| row(&n)), len, scores_of_fours);
+                    }
+                    match *rest {
+                        [a, b, c] => group_f32(query, [a, b, c].map(|n| row(&n)), len, scores),
+                        [a, b] => group_f32(query, [a, b].map(|n| row(&n)), len, scores),
+                        [a] => group_f32(query, [row(&a)], len, scores),
+                        _ => {}
+                    }
+                }
             }
-            while at < len {
-                let (x, q) = (_mm256_loadu_ps(row.add(at)), _mm256_loadu_ps(query.add(at)));
-                sums[0] = _mm256_fmadd_ps(q, x, sums[0]);
-                at += 8;
+        }
+    }
+}
+
+/// Scores of a few rows together: several streams from memory at once are read quicker than one after the other. Each
+/// row is summed alike, in two vectors, whatever the group.
+///
+/// # Safety
+/// Query and rows have `len` numbers, a multiple of 16; needs AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn group_f32<const N: usize>(
+    query: *const f32,
+    rows: [*const f32; N],
+    len: usize,
+    scores: &mut [f32],
+) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; N];
+    for at in (0..len).step_by(16) {
+        // SAFETY: as above.
+        unsafe {
+            let query = [_mm256_loadu_ps(query.add(at)), _mm256_loadu_ps(query.add(at + 8))];
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                sums[0] = _mm256_fmadd_ps(query[0], _mm256_loadu_ps(row.add(at)), sums[0]);
+                sums[1] = _mm256_fmadd_ps(query[1], _mm256_loadu_ps(row.add(at + 8)), sums[1]);
             }
-            add_f32(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
-        };
+        }
+    }
+    for (score, sums) in scores.iter_mut().zip(sums) {
+        *score = add_f32(_mm256_add_ps(sums[0], sums[1]));
     }
 }
 
@@ -89,31 +122,45 @@ pub(super) unsafe fn i8_many(
     nodes: &[u32],
     scores: &mut [i32],
 ) {
-    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
-        if let Some(&next) = nodes.get(i + AHEAD) {
-            prefetch(rows.wrapping_add(next as usize * len), len);
+    let row = |node: &u32| rows.wrapping_add(*node as usize * len);
+    for (i, (group, scores)) in nodes.chunks(GROUP_I8).zip(scores.chunks_mut(GROUP_I8)).enumerate() {
+        for next in nodes.iter().skip((i + 1) * GROUP_I8).take(GROUP_I8) {
+            prefetch(row(next), len);
         }
-        // SAFETY: as above; `len` is a multiple of 64. `maddubs` adds two products in 16 bits: with queries of no more
-        // than `I8_LIMIT` they are at most 2 · 255 · 64 = 32,640 and fit.
-        *score = unsafe {
-            let row = rows.add(node as usize * len);
-            let ones = _mm256_set1_epi16(1);
-            let mut sums = [_mm256_setzero_si256(); 2];
-            for at in (0..len).step_by(64) {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let offset = at + lane * 32;
-                    let pairs = _mm256_maddubs_epi16(
-                        _mm256_loadu_si256(row.add(offset).cast()),
-                        _mm256_loadu_si256(query.add(offset).cast()),
-                    );
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
-                }
+        // SAFETY: the caller promises that every node is a row of `len` codes, as is the query.
+        unsafe {
+            match *group {
+                [a, b, c, d] => group_i8(query, [a, b, c, d].map(|n| row(&n)), len, scores),
+                [a, b, c] => group_i8(query, [a, b, c].map(|n| row(&n)), len, scores),
+                [a, b] => group_i8(query, [a, b].map(|n| row(&n)), len, scores),
+                [a] => group_i8(query, [row(&a)], len, scores),
+                _ => {}
             }
-            let sum = _mm256_add_epi32(sums[0], sums[1]);
-            let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-            let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
-            _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)))
-        };
+        }
+    }
+}
+
+/// # Safety
+/// Query and rows have `len` codes, a multiple of 64, those of the query no larger than [`I8_LIMIT`]; needs AVX2.
+#[target_feature(enable = "avx2")]
+unsafe fn group_i8<const N: usize>(query: *const i8, rows: [*const u8; N], len: usize, scores: &mut [i32]) {
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [_mm256_setzero_si256(); N];
+    for at in (0..len).step_by(32) {
+        // SAFETY: as above. `maddubs` adds two products in 16 bits: with queries of no more than `I8_LIMIT` they are at
+        // most 2 · 255 · 64 = 32,640 and fit.
+        unsafe {
+            let query = _mm256_loadu_si256(query.add(at).cast());
+            for (row, sum) in rows.iter().zip(&mut sums) {
+                let pairs = _mm256_maddubs_epi16(_mm256_loadu_si256(row.add(at).cast()), query);
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+            }
+        }
+    }
+    for (score, sum) in scores.iter_mut().zip(sums) {
+        let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
+        *score = _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)));
     }
 }
 

@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod pairs_avx2;
 mod portable;
 
 use std::sync::OnceLock;
@@ -22,39 +24,77 @@ pub(crate) const LINE: usize = 64;
 /// as long as `nodes`; the processor has the instructions of the kernel.
 pub(crate) type Many<Q, T, S> = unsafe fn(*const Q, *const T, usize, &[u32], &mut [S]);
 
+/// Rows that are multiplied together in 16 bits.
+pub(crate) const PANEL: usize = 16;
+/// Queries they are multiplied with together.
+pub(crate) const TILE: usize = 6;
+
+/// Scores a panel of [`PANEL`] rows with a tile of [`TILE`] queries, all in 16-bit codes: `(panel, tile, codes a row,
+/// scales, scores, width)`. The panel holds two codes of each row, then the next two of each, and so on; so does the
+/// tile. Score `r` of query `q` is the sum of the products of their codes times `scales[q]`, and goes to
+/// `scores[q · width + r]`; queries without a scale are left out.
+///
+/// # Safety
+/// The panel begins at a cache line; codes a row are a multiple of a cache line; there are no more scales than queries;
+/// no code is -32,768 and no sum over a part of the products leaves 32 bits; all those scores can be written; the
+/// processor has the instructions of the kernel.
+pub(crate) type PairProducts = unsafe fn(*const i16, *const i16, usize, &[f32], *mut f32, usize);
+
+/// What 16-bit codes are made and multiplied with. The instruction set's are needed for all of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs {
+    /// Largest size and norm of a padded row.
+    pub(crate) extent: unsafe fn(&[f32]) -> (f32, f32),
+    /// Codes a row with a step; returns the norm of what is lost.
+    pub(crate) encode: unsafe fn(&[f32], f32, &mut [i16]) -> f32,
+    /// Makes a panel of [`PANEL`] rows of codes.
+    pub(crate) interleave: unsafe fn(&[i16], &mut [i16]),
+    pub(crate) products: PairProducts,
+}
+
 /// The kernels of one instruction set.
 pub(crate) struct Kernels {
     /// Name of the instruction set.
     pub(crate) name: &'static str,
     pub(crate) f32: Many<f32, f32, f32>,
+    /// Bytes of an f32 row to ask for ahead.
+    pub(crate) f32_first: usize,
     pub(crate) f16: Many<f32, u16, f32>,
     pub(crate) i8: Many<i8, u8, i32>,
     /// Largest size of a query's codes that `i8` multiplies rightly.
     pub(crate) i8_limit: i8,
+    /// Set where sums of 16-bit products are quicker than the set's f32 matrix products.
+    pub(crate) pairs: Option<Pairs>,
 }
 
 const PORTABLE: Kernels = Kernels {
     name: "portable",
     f32: portable::f32_many,
+    f32_first: usize::MAX,
     f16: portable::f16_many,
     i8: portable::i8_many,
     i8_limit: 127,
+    pairs: None,
 };
 #[cfg(target_arch = "x86_64")]
 const AVX2: Kernels = Kernels {
     name: "avx2",
     f32: avx2::f32_many,
+    f32_first: avx2::FIRST,
     f16: avx2::f16_many,
     i8: avx2::i8_many,
     i8_limit: avx2::I8_LIMIT,
+    pairs: Some(pairs_avx2::PAIRS),
 };
 #[cfg(target_arch = "x86_64")]
 const AVX512: Kernels = Kernels {
     name: "avx512",
     f32: avx512::f32_many,
+    f32_first: usize::MAX,
     f16: avx512::f16_many,
     i8: avx512::i8_many,
     i8_limit: 127,
+    pairs: None,
 };
 
 /// Every set this processor can run, best first.
@@ -128,6 +168,12 @@ pub(crate) fn prefetch<T>(row: *const T, bytes: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (row, bytes);
+}
+
+/// Asks for as much of a row as is worth it ahead of [`score_f32`].
+#[inline(always)]
+pub(crate) fn prefetch_f32(row: &[f32]) {
+    prefetch(row.as_ptr(), best().f32_first.min(row.len() * 4));
 }
 
 #[cfg(test)]
