@@ -321,7 +321,7 @@ mod tests {
                     // SAFETY: the path is available and all slices were sized for what the tile reads and writes.
                     unsafe { run(isa, pixels, &tile) };
                     for p in 0..pixels {
-                        for lane in 0..LANES {
+                        for (lane, channel_scale) in channel_scale.iter().enumerate() {
                             let sum: i32 = (0..sums)
                                 .map(|k| {
                                     let x = packed[(k / LANES * pixels + p) * LANES + k % LANES];
@@ -329,7 +329,7 @@ mod tests {
                                 })
                                 .sum();
                             let at = offsets[p] as usize + lane;
-                            let mut expected = sum as f32 * (channel_scale[lane] * 1e-6) + 0.25;
+                            let mut expected = sum as f32 * (channel_scale * 1e-6) + 0.25;
                             expected += if with { residual[at] } else { 0.0 };
                             assert_eq!(out[at], expected.clamp(-900.0, 900.0), "{isa} {pixels} {blocks}");
                         }
