@@ -1,11 +1,11 @@
 //! Time of every layer of a network, and its share of the processor's peak.
 //!
-//! `cargo run --release -p semblance-kernels --example layers -- resnet50 8 [threads] [avx512|avx2|portable]`
+//! `cargo run --release -p semblance-kernels --example layers -- resnet50 8 [threads] [avx512|avx2|portable|detect] [f32|int16]`
 
 use std::time::Duration;
 
 use candle_core::{Device, Result, Tensor};
-use semblance_kernels::frozen::{Activation, Builder, ConvLayer, FrozenNet, Value};
+use semblance_kernels::frozen::{Activation, Builder, ConvLayer, FrozenNet, Precision, Value};
 use semblance_kernels::{Conv2dConfig, Isa, MaxPool2dConfig};
 
 /// A convolution with random weights; the channels say the rest.
@@ -110,7 +110,8 @@ fn main() -> Result<()> {
         "portable" => Isa::Portable,
         _ => Isa::detect(),
     };
-    let layers = Layers { net: Builder::with_isa(3, isa)? };
+    let precision: Precision = arg(5, "f32").parse().map_err(candle_core::Error::wrap)?;
+    let layers = Layers { net: Builder::with_isa(3, isa)?.precision(precision) };
     let net = match arch.as_str() {
         "resnet18" => layers.resnet([2, 2, 2, 2], false)?,
         "resnet50" => layers.resnet([3, 4, 6, 3], true)?,
@@ -138,7 +139,7 @@ fn main() -> Result<()> {
     let total = median(runs.iter().map(|r| r.iter().map(|l| l.time).sum()).collect());
     let speed = whole / total / 1e6;
     println!(
-        "{arch} on {isa}, batch {n}: {total:.2} ms, {:.2} ms an image, {speed:.1} GFLOP/s",
+        "{arch} on {isa}, {precision}, batch {n}: {total:.2} ms, {:.2} ms an image, {speed:.1} GFLOP/s",
         total / n as f64
     );
     Ok(())

@@ -106,6 +106,9 @@ pub enum KernelError {
     /// The processor lacks the instructions of a path.
     #[error("this processor cannot take the {0} path")]
     IsaUnavailable(crate::Isa),
+    /// No number format of this name.
+    #[error("{0:?} is no precision: f32 or int16")]
+    UnknownPrecision(String),
     /// A value of another builder.
     #[error("frozen network: the value belongs to another builder")]
     ForeignValue,

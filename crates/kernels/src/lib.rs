@@ -39,6 +39,7 @@
 //! |---|---|
 //! | 1×1, stride 1 | register tiles over the whole plane as one row of pixels |
 //! | 3×3, stride 1, enough pixels for the weights' traffic | Winograd F(4×4, 3×3): 36 products instead of 144 |
+//! | dense, with integers asked for and Winograd not faster | input packed into codes, integer register tiles |
 //! | any other dense or grouped window | register tiles along the rows, a list of offsets for the window's taps |
 //! | depthwise | vector products, tap by tap, no sum over channels |
 //!
@@ -56,6 +57,16 @@
 //! 7×7 stem 184 (80 %), 3×3 layers with stride 2 141–165 (61–72 %), Winograd layers 220–430 counted as plain products
 //! (up to 1.9 times the peak), the whole network 174 (76 %). The example `layers` prints this table for the machine at
 //! hand.
+//!
+//! **Integers.** With [`frozen::Builder::precision`] set to [`frozen::Precision::Int16`], dense blocked layers of more
+//! than sixteen output channels multiply 16-bit codes and sum them in 32 bits, unless Winograd in f32 is estimated
+//! faster; everything else stays f32, and so do the maps between layers. Activations are coded in \[−4095, 4095\] with
+//! a scale for each register tile, found while they are packed, so nothing is calibrated; weights have a scale for each
+//! output channel, as fine as the sum's 32 bits allow. AVX2 (also taken on AVX-512 processors) and the portable path
+//! compute the same bits. The bare tile on one core of a Zen 3 server does 80 billion multiply-adds a second against
+//! 50 in f32; ResNet-50 on two cores takes 38.0 ms an image instead of 57.2 in batches of 8 and 43.4 instead of 57.3
+//! alone, ResNet-18 12.6 instead of 14.5 and 18.8 instead of 20.2. No program option sets it as yet, and its effect on
+//! recall has not been measured.
 //!
 //! # Training: what a step costs
 //!
@@ -81,6 +92,7 @@ pub mod frozen;
 mod global_avg_pool;
 mod host;
 mod im2col;
+mod int_tile;
 mod max_pool;
 mod product;
 #[cfg(test)]

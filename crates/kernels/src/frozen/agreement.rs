@@ -14,11 +14,11 @@ fn paths() -> impl Iterator<Item = Isa> {
 }
 
 /// Runs a network whose last value is a map and returns that map as an NCHW tensor.
-fn map_forward(builder: Builder, output: Value, x: &Tensor) -> (Tensor, &'static str) {
-    let (isa, nodes, kinds) = builder.into_parts();
+pub(super) fn map_forward(builder: Builder, output: Value, x: &Tensor) -> (Tensor, &'static str) {
+    let (isa, precision, nodes, kinds) = builder.into_parts();
     let (n, _, h, w) = x.dims4().unwrap();
     let pixels: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
-    let plan = Plan::new(isa, &nodes, &kinds, (n, h, w)).unwrap();
+    let plan = Plan::new(isa, precision, &nodes, &kinds, (n, h, w)).unwrap();
     let mut arena = plan.arena();
     // Twice, so that what the first run leaves behind would be noticed.
     for _ in 0..2 {
@@ -274,8 +274,8 @@ fn memory_does_not_grow_with_depth() {
             let y = net.conv(x, &ConvLayer::new(&w, cfg)).unwrap();
             x = net.conv(y, &ConvLayer { residual: Some(x), ..ConvLayer::new(&w, cfg) }).unwrap();
         }
-        let (isa, nodes, kinds) = net.into_parts();
-        Plan::new(isa, &nodes, &kinds, (1, 20, 20)).unwrap().lines()
+        let (isa, precision, nodes, kinds) = net.into_parts();
+        Plan::new(isa, precision, &nodes, &kinds, (1, 20, 20)).unwrap().lines()
     };
     assert_eq!(lines(3), lines(30));
 }

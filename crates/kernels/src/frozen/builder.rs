@@ -6,6 +6,7 @@ use candle_core::{DType, Tensor};
 
 use super::FrozenNet;
 use super::layer::{Conv, Linear};
+use super::precision::Precision;
 use crate::simd::Isa;
 use crate::{Activation, Conv2dConfig, KernelError, MaxPool2dConfig};
 
@@ -123,6 +124,7 @@ pub(super) enum Kind {
 pub struct Builder {
     id: usize,
     isa: Isa,
+    precision: Precision,
     nodes: Vec<Node>,
     kinds: Vec<Kind>,
 }
@@ -151,7 +153,14 @@ impl Builder {
             return Err(KernelError::IsaUnavailable(isa).into());
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { id, isa, nodes: vec![Node::Input], kinds: vec![Kind::Map(channels)] })
+        let precision = Precision::F32;
+        Ok(Self { id, isa, precision, nodes: vec![Node::Input], kinds: vec![Kind::Map(channels)] })
+    }
+
+    /// Chooses what the convolutions multiply; f32 unless this is called.
+    #[must_use]
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// The images.
@@ -222,14 +231,16 @@ impl Builder {
     pub fn finish(self, output: Value) -> Result<FrozenNet> {
         self.check(output)?;
         match self.kinds[output.index] {
-            Kind::Vector(dim) => Ok(FrozenNet::new(self.isa, self.nodes, self.kinds, output.index, dim)),
+            Kind::Vector(dim) => {
+                Ok(FrozenNet::new((self.isa, self.precision), self.nodes, self.kinds, output.index, dim))
+            }
             Kind::Map(_) => Err(KernelError::WrongKind { needed: "a vector (pool the map first)" }.into()),
         }
     }
 
     #[cfg(test)]
-    pub(super) fn into_parts(self) -> (Isa, Vec<Node>, Vec<Kind>) {
-        (self.isa, self.nodes, self.kinds)
+    pub(super) fn into_parts(self) -> (Isa, Precision, Vec<Node>, Vec<Kind>) {
+        (self.isa, self.precision, self.nodes, self.kinds)
     }
 
     fn push(&mut self, node: Node, kind: Kind) -> Value {

@@ -10,6 +10,7 @@ use super::memory::Lines;
 use super::winograd;
 use crate::Activation;
 use crate::conv_shape::ConvShape;
+use crate::int_tile::{Pair, channel_codes};
 use crate::simd::LANES;
 use crate::{Conv2dConfig, KernelError};
 
@@ -42,6 +43,16 @@ pub(super) struct Conv {
     in_count: usize,
     direct: OnceLock<Lines>,
     winograd: OnceLock<Lines>,
+    integer: OnceLock<IntWeights>,
+}
+
+/// Weights as 16-bit codes.
+#[derive(Debug)]
+pub(super) struct IntWeights {
+    /// [out block][in block][tap][pair of in lanes]
+    pub(super) pairs: Vec<Pair>,
+    /// From codes back to weights, one line a block of output channels.
+    pub(super) scales: Vec<Line>,
 }
 
 impl Conv {
@@ -88,6 +99,7 @@ impl Conv {
             in_count,
             direct: OnceLock::new(),
             winograd: OnceLock::new(),
+            integer: OnceLock::new(),
         })
     }
 
@@ -138,6 +150,32 @@ impl Conv {
                 let (i, tap) = (at / self.taps(), at % self.taps());
                 std::array::from_fn(|o| self.weight_at(ob * LANES + o, i, tap))
             })
+        })
+    }
+
+    /// Weights for the integer tile, of a layer without groups.
+    pub(super) fn packed_integer(&self) -> &IntWeights {
+        self.integer.get_or_init(|| {
+            let taps = self.taps();
+            let one = blocks(self.in_c) * taps * LANES / 2;
+            let mut pairs = vec![Pair([0; 2 * LANES]); blocks(self.out_c) * one];
+            let mut scales = vec![0.0; self.out_c];
+            pairs.par_chunks_mut(one).zip(scales.par_chunks_mut(LANES)).enumerate().for_each(
+                |(block, (pairs, scales))| {
+                    for (lane, scale) in scales.iter_mut().enumerate() {
+                        let length = self.in_c * taps;
+                        let first = (block * LANES + lane) * length;
+                        let (codes, to_weight) = channel_codes(&self.weight[first..first + length]);
+                        *scale = to_weight;
+                        for (at, code) in codes.into_iter().enumerate() {
+                            let (i, tap) = (at / taps, at % taps);
+                            let place = (i / LANES * taps + tap) * LANES + i % LANES;
+                            pairs[place / 2].0[2 * lane + place % 2] = code;
+                        }
+                    }
+                },
+            );
+            IntWeights { pairs, scales: to_lines(&scales) }
         })
     }
 

@@ -7,11 +7,13 @@ mod builder;
 mod depthwise;
 mod direct;
 mod input;
+mod integer;
 mod layer;
 mod map;
 mod memory;
 mod plan;
 mod pool;
+mod precision;
 mod shared;
 mod winograd;
 
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use candle_core::Result;
 
 pub use builder::{Builder, ConvLayer, Norm, Value};
+pub use precision::Precision;
 
 pub use crate::Activation;
 use builder::{Kind, Node};
@@ -36,6 +39,7 @@ const KEPT_PLANS: usize = 4;
 /// A network whose parameters no longer change. Made by a [`Builder`]; may be used from several threads at once.
 pub struct FrozenNet {
     isa: Isa,
+    precision: Precision,
     nodes: Vec<Node>,
     kinds: Vec<Kind>,
     output: usize,
@@ -70,8 +74,14 @@ pub struct LayerTime {
 }
 
 impl FrozenNet {
-    fn new(isa: Isa, nodes: Vec<Node>, kinds: Vec<Kind>, output: usize, dim: usize) -> Self {
-        Self { isa, nodes, kinds, output, dim, plans: Mutex::default() }
+    fn new(
+        (isa, precision): (Isa, Precision),
+        nodes: Vec<Node>,
+        kinds: Vec<Kind>,
+        output: usize,
+        dim: usize,
+    ) -> Self {
+        Self { isa, precision, nodes, kinds, output, dim, plans: Mutex::default() }
     }
 
     /// Length of the vector that each image becomes.
@@ -82,6 +92,11 @@ impl FrozenNet {
     /// The instructions that the network runs on.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// What the convolutions multiply.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Vectors (n × [`FrozenNet::dim`]) of `n` images of `h` × `w` pixels, given as (n, c, h, w) in row-major order.
@@ -151,7 +166,7 @@ impl FrozenNet {
         if let Some(ready) = lock(&self.plans).by_size.get(&key) {
             return Ok(Arc::clone(ready));
         }
-        let plan = Plan::new(self.isa, &self.nodes, &self.kinds, (n, h, w))?;
+        let plan = Plan::new(self.isa, self.precision, &self.nodes, &self.kinds, (n, h, w))?;
         let ready = Arc::new(Ready { plan, arenas: Mutex::default() });
         let mut plans = lock(&self.plans);
         if plans.by_size.insert(key, Arc::clone(&ready)).is_none() {

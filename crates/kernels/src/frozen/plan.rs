@@ -4,12 +4,14 @@ use candle_core::Result;
 
 use super::builder::{Kind, Node};
 use super::depthwise::Depthwise;
-use super::direct::Direct;
+use super::direct::{Direct, direct_cycles};
+use super::integer::Integer;
 use super::layer::{Conv, blocks};
 use super::map::Map;
 use super::memory::Lines;
+use super::precision::Precision;
 use super::shared::Shared;
-use super::winograd::{Winograd, direct_cycles};
+use super::winograd::Winograd;
 use super::{input, pool};
 use crate::KernelError;
 use crate::conv_shape::ConvShape;
@@ -23,6 +25,7 @@ const PLANAR_CHANNELS: usize = 8;
 /// How one convolution is computed.
 enum Algorithm {
     Direct(Direct),
+    Integer(Integer),
     Winograd(Winograd),
     Depthwise(Depthwise),
 }
@@ -64,13 +67,17 @@ pub(super) struct Arena {
 impl Plan {
     pub(super) fn new(
         isa: Isa,
+        precision: Precision,
         nodes: &[Node],
         kinds: &[Kind],
         (n, h, w): (usize, usize, usize),
     ) -> Result<Self> {
         let mut maps = sizes(nodes, kinds, h, w)?;
-        let fast: Vec<bool> =
-            nodes.iter().enumerate().map(|(i, node)| prefers_winograd(node, &maps, i, n)).collect();
+        let fast: Vec<bool> = nodes
+            .iter()
+            .enumerate()
+            .map(|(i, node)| prefers_winograd(node, precision, &maps, i, n))
+            .collect();
         maps[0] = maps[0].map(|m| Map { planar: reads_planar(nodes, m.channels), ..m });
         for (node, &fast) in nodes.iter().zip(&fast) {
             if let (Node::Conv { input, layer, .. }, false) = (node, fast) {
@@ -100,6 +107,8 @@ impl Plan {
                         let (length, count) = winograd.scratch(layer);
                         scratch = scratch.max(length * count / LANES);
                         Algorithm::Winograd(winograd)
+                    } else if precision == Precision::Int16 && Integer::suits(layer, input) {
+                        Algorithm::Integer(Integer::new(isa, layer, n, input, output, residual))
                     } else {
                         Algorithm::Direct(Direct::new(isa, layer, n, input, output, residual))
                     }))
@@ -144,6 +153,7 @@ impl Plan {
                 unsafe {
                     match &**algorithm {
                         Algorithm::Direct(direct) => direct.run(layer, x, y, residual),
+                        Algorithm::Integer(integer) => integer.run(layer, x, y, residual),
                         Algorithm::Winograd(winograd) => winograd.run(layer, x, y, residual, scratch),
                         Algorithm::Depthwise(depthwise) => depthwise.run(layer, x, y, residual),
                     }
@@ -209,6 +219,7 @@ impl Plan {
             Step::Input => "load",
             Step::Conv(algorithm) => match **algorithm {
                 Algorithm::Direct(_) => "direct",
+                Algorithm::Integer(_) => "int16",
                 Algorithm::Winograd(_) => "winograd",
                 Algorithm::Depthwise(_) => "depthwise",
             },
@@ -269,14 +280,18 @@ fn reads_planar(nodes: &[Node], channels: usize) -> bool {
         })
 }
 
-fn prefers_winograd(node: &Node, maps: &[Option<Map>], index: usize, n: usize) -> bool {
+fn prefers_winograd(node: &Node, precision: Precision, maps: &[Option<Map>], index: usize, n: usize) -> bool {
     let Node::Conv { layer, .. } = node else { return false };
     let Some(output) = maps[index] else { return false };
     let possible = (layer.k_h, layer.k_w, layer.cfg.stride, layer.cfg.dilation, layer.cfg.groups)
         == (3, 3, 1, 1, 1)
         && layer.in_c >= LANES;
     let threads = rayon::current_num_threads();
-    possible && Winograd::cycles(layer, n, output, threads) < direct_cycles(layer, n, output, threads)
+    let other = match precision {
+        Precision::F32 => direct_cycles(layer, n, output, threads),
+        Precision::Int16 => Integer::cycles(layer, n, output, threads),
+    };
+    possible && Winograd::cycles(layer, n, output, threads) < other
 }
 
 /// Gives every value a buffer. Buffers are used again once the last reader has run; a map with a border only after

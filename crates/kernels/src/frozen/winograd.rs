@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::direct::STREAM;
 use super::layer::{Conv, Line, blocks};
 use super::map::Map;
 use super::shared::Shared;
@@ -82,7 +83,7 @@ impl Winograd {
         Self { isa, input, output, residual, padding, pieces_y, pieces_x, pieces, chunk, shared, ramp }
     }
 
-    /// An estimate of the processor cycles that the layer takes on `threads` threads; see [`direct_cycles`].
+    /// An estimate of the processor cycles that the layer takes on `threads` threads; see [`direct_cycles`](super::direct::direct_cycles).
     pub(super) fn cycles(conv: &Conv, n: usize, output: Map, threads: usize) -> f64 {
         let pieces = (n * output.height.div_ceil(OUT) * output.width.div_ceil(OUT)) as f64;
         let (inp, out) = (blocks(conv.in_c) as f64, blocks(conv.out_c) as f64);
@@ -338,18 +339,6 @@ impl Winograd {
             (piece / (self.pieces_y * self.pieces_x), piece % (self.pieces_y * self.pieces_x));
         (image, rest / self.pieces_x, rest % self.pieces_x)
     }
-}
-
-/// Bytes of weights that arrive from the third-level cache or memory in one cycle, for all threads together.
-const STREAM: f64 = 6.0;
-
-/// An estimate of the processor cycles of a direct convolution: a vector multiply-add a cycle at 85 % of the peak,
-/// and the weights streamed once.
-pub(super) fn direct_cycles(conv: &Conv, n: usize, output: Map, threads: usize) -> f64 {
-    let (inp, out) = (blocks(conv.in_c) as f64, blocks(conv.out_c) as f64);
-    let taps = conv.taps() as f64;
-    let products = (n * output.height * output.width) as f64 * taps * inp * out * LANES as f64 / 0.85;
-    products / threads as f64 + taps * inp * out * (LANES * LANES * 4) as f64 / STREAM
 }
 
 on_isa! {

@@ -1,0 +1,299 @@
+//! Convolution in 16-bit integer codes: any window without groups, where Winograd in f32 is not faster.
+//!
+//! A task packs the input under its pixels into codes once, window by window, and passes all its weights over them.
+//! Each register tile has a scale of its own, found while packing, so that no calibration is needed and a layer's
+//! result depends neither on the batch nor on the number of threads.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::direct::{direct_cycles, partition};
+use super::layer::{Conv, IntWeights, blocks};
+use super::map::Map;
+use super::shared::Shared;
+use crate::int_tile::{IntTile, MAX_PIXELS, pack, run};
+use crate::simd::{Isa, LANES};
+
+/// How much faster than f32 the products are taken to be when algorithms are compared.
+const SPEED_UP: f64 = 1.8;
+
+/// One register tile's pixels, in reading order of the output.
+#[derive(Clone, Copy)]
+struct Spot {
+    pixel: usize,
+    pixels: usize,
+}
+
+/// A convolution laid out for one image size.
+pub(super) struct Integer {
+    isa: Isa,
+    /// Offsets of the blocks of sixteen channels of a window.
+    entries: Vec<u32>,
+    spots: Vec<Spot>,
+    /// Where in the input plane the window of each output pixel starts.
+    in_offsets: Vec<u32>,
+    out_offsets: Vec<u32>,
+    residual_offsets: Vec<u32>,
+    input: Map,
+    output: Map,
+    residual: Option<Map>,
+    /// (images' spots, output blocks) of each task.
+    tasks: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Integer {
+    /// Whether a layer can be computed so and gains by it: with few output channels packing costs what products save.
+    pub(super) fn suits(conv: &Conv, input: Map) -> bool {
+        conv.cfg.groups == 1 && !input.planar && conv.out_c > LANES
+    }
+
+    /// As [`direct_cycles`].
+    pub(super) fn cycles(conv: &Conv, n: usize, output: Map, threads: usize) -> f64 {
+        direct_cycles(conv, n, output, threads) / SPEED_UP
+    }
+
+    pub(super) fn new(
+        isa: Isa,
+        conv: &Conv,
+        n: usize,
+        input: Map,
+        output: Map,
+        residual: Option<Map>,
+    ) -> Self {
+        let (row, pixel, plane) = (input.row(), input.pixel(), input.plane());
+        let (stride, dilation) = (conv.cfg.stride, conv.cfg.dilation);
+        let mut entries = Vec::new();
+        for p in 0..blocks(conv.in_c) {
+            for ky in 0..conv.k_h {
+                for kx in 0..conv.k_w {
+                    entries.push((p * plane + ky * dilation * row + kx * dilation * pixel) as u32);
+                }
+            }
+        }
+        let start = (input.border - conv.cfg.padding) * (row + pixel);
+        let place = |y: usize, x: usize| (start + y * stride * row + x * stride * pixel) as u32;
+        let in_offsets =
+            (0..output.height).flat_map(|y| (0..output.width).map(move |x| place(y, x))).collect();
+        let pixels = output.height * output.width;
+        let count = pixels.div_ceil(MAX_PIXELS);
+        let spots: Vec<Spot> = (0..count)
+            .map(|i| (pixels * i / count, pixels * (i + 1) / count))
+            .map(|(from, to)| Spot { pixel: from, pixels: to - from })
+            .collect();
+        let block_bytes = entries.len() * LANES * LANES * 2;
+        let spot_bytes = MAX_PIXELS * entries.len() * LANES * 2;
+        Self {
+            isa,
+            tasks: partition(n * spots.len(), blocks(conv.out_c), spot_bytes, block_bytes),
+            entries,
+            spots,
+            in_offsets,
+            out_offsets: output.offsets(),
+            residual_offsets: residual.map(|r| r.offsets()).unwrap_or_default(),
+            input,
+            output,
+            residual,
+        }
+    }
+
+    /// # Safety
+    /// As for the direct layer.
+    pub(super) unsafe fn run(&self, conv: &Conv, x: Shared, y: Shared, residual: Shared) {
+        thread_local! {
+            /// Codes of a task, kept from one to the next.
+            static CODES: RefCell<Vec<i16>> = const { RefCell::new(Vec::new()) };
+        }
+        let weights = conv.packed_integer();
+        self.tasks.par_iter().for_each(|(spots, out_blocks)| {
+            CODES.with_borrow_mut(|codes| {
+                codes.resize(codes.len().max(spots.len() * self.spot_codes()), 0);
+                // SAFETY: tasks cover disjoint rectangles of (pixels, output blocks), so no two write the same values.
+                unsafe {
+                    self.task(conv, weights, spots.clone(), out_blocks.clone(), (x, y, residual), codes)
+                };
+            });
+        });
+    }
+
+    fn spot_codes(&self) -> usize {
+        MAX_PIXELS * self.entries.len() * LANES
+    }
+
+    /// # Safety
+    /// As for `run`; nobody else may write this rectangle at the same time.
+    unsafe fn task(
+        &self,
+        conv: &Conv,
+        weights: &IntWeights,
+        spots: Range<usize>,
+        out_blocks: Range<usize>,
+        (x, y, residual): (Shared, Shared, Shared),
+        codes: &mut [i16],
+    ) {
+        let in_image = self.input.plane() * self.input.planes();
+        let out_image = self.output.plane() * self.output.planes();
+        let residual_plane = self.residual.map_or(0, |m| m.plane());
+        let residual_image = self.residual.map_or(0, |m| m.plane() * m.planes());
+        let (low, high) = conv.activation.limits();
+        let pairs = self.entries.len() * LANES / 2;
+        let place = |index: usize| (index / self.spots.len(), self.spots[index % self.spots.len()]);
+        let scales: Vec<f32> = spots
+            .clone()
+            .zip(codes.chunks_exact_mut(self.spot_codes()))
+            .map(|(index, codes)| {
+                let (image, spot) = place(index);
+                let pixels = &self.in_offsets[spot.pixel..spot.pixel + spot.pixels];
+                // SAFETY: the windows lie inside the image's map, and a spot's codes have room for the widest tile.
+                unsafe { pack(self.isa, x.at(image * in_image), &self.entries, pixels, codes.as_mut_ptr()) }
+            })
+            .collect();
+        for block in out_blocks {
+            let block_weights = &weights.pairs[block * pairs..(block + 1) * pairs];
+            let packed = codes.chunks_exact(self.spot_codes()).zip(&scales);
+            for (index, (codes, &scale)) in spots.clone().zip(packed) {
+                let (image, spot) = place(index);
+                let tile = IntTile {
+                    packed: codes.as_ptr(),
+                    pairs,
+                    weights: block_weights.as_ptr(),
+                    scale,
+                    channel_scale: weights.scales[block].0.as_ptr(),
+                    bias: conv.bias[block].0.as_ptr(),
+                    out: y.at(image * out_image + block * self.output.plane()),
+                    out_offsets: self.out_offsets[spot.pixel..].as_ptr(),
+                    residual: residual.at(image * residual_image + block * residual_plane),
+                    residual_offsets: self
+                        .residual_offsets
+                        .get(spot.pixel..)
+                        .map_or(std::ptr::null(), <[u32]>::as_ptr),
+                    low,
+                    high,
+                };
+                // SAFETY: offsets, weights and bias were laid out for these maps; the caller answers for the buffers.
+                unsafe { run(self.isa, spot.pixels, &tile) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+    use proptest::prelude::*;
+
+    use super::super::agreement::map_forward;
+    use super::super::{Builder, ConvLayer, Precision};
+    use crate::reference::{self, assert_close, noise, values};
+    use crate::simd::Isa;
+    use crate::{Activation, Conv2dConfig};
+
+    /// A layer in integers on every path: near the literal f64 loop, and the same numbers on each path.
+    fn check(x: [usize; 4], w: [usize; 4], cfg: Conv2dConfig) -> &'static str {
+        let (x, w) = (noise(&x, 1), noise(&w, 2));
+        let bias = noise(&[w.dims()[0]], 3);
+        let expected = reference::conv2d(&x, &w, Some(&bias), cfg).to_dtype(candle_core::DType::F32).unwrap();
+        let expected = expected.relu().unwrap();
+        let results: Vec<_> = [Isa::Avx512, Isa::Avx2, Isa::Portable]
+            .into_iter()
+            .filter(|isa| isa.available())
+            .map(|isa| {
+                let net = Builder::with_isa(x.dims()[1], isa).unwrap();
+                let mut net = net.precision(Precision::Int16);
+                let activation = Activation::Relu;
+                let layer = ConvLayer { bias: Some(&bias), activation, ..ConvLayer::new(&w, cfg) };
+                let input = net.input();
+                let y = net.conv(input, &layer).unwrap();
+                let (got, algorithm) = map_forward(net, y, &x);
+                let what = format!("{isa} {algorithm} {:?} {:?} {cfg:?}", x.dims(), w.dims());
+                assert_close(&got, &expected, 1e-3, &what);
+                (values(&got), algorithm)
+            })
+            .collect();
+        if results[0].1 == "int16" {
+            assert!(
+                results.iter().all(|r| r.0 == results[0].0),
+                "paths differ: {:?} {:?}",
+                x.dims(),
+                w.dims()
+            );
+        }
+        results[0].1
+    }
+
+    #[test]
+    fn layers_agree_with_the_literal_loop_and_between_paths() {
+        let cfg = |stride, padding, dilation| Conv2dConfig { stride, padding, dilation, groups: 1 };
+        for (x, w, cfg) in [
+            ([2, 40, 7, 7], [48, 40, 1, 1], cfg(1, 0, 1)),
+            ([1, 17, 14, 9], [33, 17, 1, 1], cfg(2, 0, 1)),
+            ([1, 16, 3, 3], [18, 16, 1, 1], cfg(1, 2, 1)),
+            ([3, 20, 11, 6], [24, 20, 3, 3], cfg(2, 1, 1)),
+            ([1, 20, 11, 6], [24, 20, 3, 2], cfg(3, 4, 1)),
+            ([1, 20, 11, 12], [24, 20, 3, 3], cfg(1, 2, 2)),
+            ([1, 300, 1, 1], [17, 300, 1, 1], cfg(1, 0, 1)),
+        ] {
+            assert_eq!(check(x, w, cfg), "int16");
+        }
+        // What integers do not suit is computed in f32.
+        let grouped = Conv2dConfig { groups: 4, ..cfg(1, 1, 1) };
+        assert_eq!(check([1, 32, 6, 6], [32, 8, 3, 3], grouped), "direct");
+        assert_eq!(check([1, 3, 9, 9], [32, 3, 3, 3], cfg(2, 1, 1)), "direct");
+        assert_eq!(check([1, 32, 9, 9], [16, 32, 1, 1], cfg(1, 0, 1)), "direct");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn random_layers_agree(
+            n in 1usize..3, c in 9usize..40, o in 17usize..50, h in 3usize..12, w in 3usize..12,
+            kh in 1usize..4, kw in 1usize..4, stride in 1usize..4, padding in 0usize..3,
+        ) {
+            let cfg = Conv2dConfig { stride, padding, ..Default::default() };
+            check([n, c, h, w], [o, c, kh, kw], cfg);
+        }
+    }
+
+    /// Bottlenecks as in ResNet-50, eight deep.
+    #[test]
+    fn a_network_in_integers_is_near_the_one_in_f32_in_every_batch() {
+        let net = |precision| {
+            let mut net = Builder::new(3).unwrap().precision(precision);
+            let weight = |out: usize, inp: usize, side: usize, seed| {
+                let scale = (2.0 / (inp * side * side) as f64).sqrt();
+                (noise(&[out, inp, side, side], seed) * scale).unwrap()
+            };
+            let cfg = |side: usize, stride| Conv2dConfig { stride, padding: side / 2, ..Default::default() };
+            fn relu(w: &Tensor, cfg: Conv2dConfig) -> ConvLayer<'_> {
+                ConvLayer { activation: Activation::Relu, ..ConvLayer::new(w, cfg) }
+            }
+            let x = net.input();
+            let mut x = net.conv(x, &relu(&weight(64, 3, 3, 1), cfg(3, 2))).unwrap();
+            for block in 0..8 {
+                let y = net.conv(x, &relu(&weight(32, 64, 1, 10 + block), cfg(1, 1))).unwrap();
+                let y = net.conv(y, &relu(&weight(32, 32, 3, 20 + block), cfg(3, 1))).unwrap();
+                let last = weight(64, 32, 1, 30 + block);
+                x = net.conv(y, &ConvLayer { residual: Some(x), ..relu(&last, cfg(1, 1)) }).unwrap();
+            }
+            let y = net.global_avg_pool(x).unwrap();
+            net.finish(y).unwrap()
+        };
+        let images = Tensor::randn(0f32, 1.0, (3, 3, 31, 31), &Device::Cpu).unwrap();
+        let pixels = values(&images).into_iter().map(|v| v as f32).collect::<Vec<f32>>();
+        let (plain, integer) = (net(Precision::F32), net(Precision::Int16));
+        assert_eq!(integer.precision(), Precision::Int16);
+        let (a, b) =
+            (plain.forward(&pixels, 3, 31, 31).unwrap(), integer.forward(&pixels, 3, 31, 31).unwrap());
+        assert_ne!(a, b);
+        let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum() };
+        for (i, (a, b)) in a.chunks(64).zip(b.chunks(64)).enumerate() {
+            let cosine = |a: &[f32], b: &[f32]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+            assert!(cosine(a, b) > 0.99999, "image {i}: {}", cosine(a, b));
+            // Another batch may choose Winograd for other layers, so the bits may differ.
+            let one = &pixels[i * 3 * 31 * 31..(i + 1) * 3 * 31 * 31];
+            let alone = cosine(&integer.forward(one, 1, 31, 31).unwrap(), b);
+            assert!(alone > 0.99999, "image {i} alone: {alone}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The number format of a frozen network's products.
+
+use std::str::FromStr;
+
+use crate::KernelError;
+
+/// What the convolutions of a frozen network multiply. Maps between layers are f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// Floating point of 32 bits.
+    #[default]
+    F32,
+    /// Integer codes of at most 16 bits with sums of 32 bits, where that is faster than f32; see
+    /// [`FrozenNet`](super::FrozenNet).
+    Int16,
+}
+
+impl FromStr for Precision {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Self, KernelError> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "int16" => Ok(Self::Int16),
+            other => Err(KernelError::UnknownPrecision(other.to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Int16 => "int16",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_others_refused_with_the_known_ones() {
+        for precision in [Precision::F32, Precision::Int16] {
+            assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
+        }
+        let error = "int4".parse::<Precision>().unwrap_err().to_string();
+        assert!(error.contains("int4") && error.contains("f32") && error.contains("int16"), "{error}");
+    }
+}
