@@ -7,7 +7,6 @@ use semblance_embed::ModelSource;
 use semblance_embed::dataset::sample::{SampleCatalogue, TABLE_NAME};
 use semblance_embed::dataset::{Dataset, DatasetConfig, Format, Header, TableConfig};
 use semblance_embed::extract::{ExtractConfig, Failure};
-use semblance_embed::transform::EvalTransform;
 
 use crate::args::{DatasetArgs, ExtractArgs, FormatArg, HeaderArg, LayoutArgs, ModelArgs};
 use crate::printer::Printer;
@@ -102,13 +101,8 @@ pub(crate) fn sample_catalogue(
 /// The model named by the arguments, if one is.
 pub(crate) fn model(args: &ModelArgs) -> Option<ModelSource> {
     let model = args.model.clone()?;
-    let default = EvalTransform::default();
-    let transform = (args.resize.is_some() || args.crop.is_some()).then(|| EvalTransform {
-        resize: args.resize.or(args.crop.map(|crop| crop * 8 / 7)).unwrap_or(default.resize),
-        crop: args.crop.unwrap_or(default.crop),
-        ..default
-    });
-    Some(ModelSource { arch: args.arch, transform, device: args.device, ..ModelSource::new(model) })
+    let (resize, crop) = (args.resize, args.crop);
+    Some(ModelSource { arch: args.arch, resize, crop, device: args.device, ..ModelSource::new(model) })
 }
 
 /// The model named by the arguments; an error without one.

@@ -12,6 +12,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod exit;
+mod head_args;
 mod index;
 mod inputs;
 mod loss_args;

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use indicatif::HumanDuration;
 use semblance_embed::dataset::Dataset;
-use semblance_embed::head::HeadConfig;
 use semblance_embed::loss::LossConfig;
 use semblance_embed::optimizer::{Algorithm, OptimizerConfig};
 use semblance_embed::schedule::{Schedule, Shape};
@@ -134,8 +133,7 @@ fn model(args: &TrainArgs) -> anyhow::Result<ModelSource> {
     let source = inputs::model(&start).context(
         "no model to start from: give weights with --model, or begin from random ones with --arch",
     )?;
-    let head = args.embedding_dim.map_or(HeadConfig::Pooled, |dim| HeadConfig::Linear { dim });
-    Ok(ModelSource { head, seed: args.seed, ..source })
+    Ok(ModelSource { head: args.head.head()?, pool: args.head.pool()?, seed: args.seed, ..source })
 }
 
 fn config(args: &TrainArgs, embedder: &Embedder, printer: Printer) -> anyhow::Result<TrainConfig> {

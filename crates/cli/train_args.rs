@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use semblance_embed::train::Freeze;
 
 use crate::args::{DatasetArgs, ModelArgs, positive};
+use crate::head_args::HeadArgs;
 use crate::loss_args::LossArgs;
 
 #[derive(Debug, Args)]
@@ -23,9 +24,8 @@ pub(crate) struct TrainArgs {
     pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Put a linear layer to this many dimensions on a bare backbone [default: the pooled features]
-    #[arg(long, value_name = "DIM", value_parser = positive, help_heading = "Model")]
-    pub(crate) embedding_dim: Option<usize>,
+    #[command(flatten)]
+    pub(crate) head: HeadArgs,
     #[command(flatten)]
     pub(crate) validation: ValidationArgs,
     #[command(flatten)]

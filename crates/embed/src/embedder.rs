@@ -4,13 +4,13 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use candle_core::{Device, ModuleT, Tensor};
+use candle_core::{Device, Tensor};
 use semblance_kernels::frozen::{Builder, FrozenNet};
 
-use crate::backbone::{Arch, Backbone};
+use crate::backbone::{Arch, Backbone, Features};
 use crate::checkpoint::{self, CONFIG_FILE, CheckpointWriter, MODEL_FILE, ModelConfig};
 use crate::error::{EmbedError, Result};
-use crate::head::{Head, HeadConfig};
+use crate::head::{Head, HeadConfig, Pool};
 use crate::hub;
 use crate::params::ParamStore;
 use crate::transform::EvalTransform;
@@ -59,8 +59,15 @@ pub struct ModelSource {
     pub arch: Option<Arch>,
     /// The head put on a bare backbone; a checkpoint has its own.
     pub head: HeadConfig,
+    /// Replaces the architecture's own pooling on a bare backbone; a checkpoint has its own.
+    pub pool: Option<Pool>,
     /// Replaces the default evaluation transform of a bare backbone; a checkpoint has its own.
     pub transform: Option<EvalTransform>,
+    /// Replaces the length of the short side in the default transform of a bare backbone.
+    pub resize: Option<u32>,
+    /// Replaces the crop in the default transform of a bare backbone, and the short side in proportion unless
+    /// `resize` says it.
+    pub crop: Option<u32>,
     /// Seed of whatever is not loaded.
     pub seed: u64,
     /// Where to compute.
@@ -83,21 +90,18 @@ pub struct Embedder {
     head: Head,
     fingerprint: String,
     unused: Vec<String>,
-    /// The network frozen for inference on the processor, made when it is first needed.
-    frozen: OnceLock<FrozenNet>,
+    /// The network frozen for inference on the processor, if it can be; made when it is first needed.
+    frozen: OnceLock<Option<FrozenNet>>,
 }
 
 impl Embedder {
     /// An untrained network; `seed` decides its weights.
     pub fn untrained(config: ModelConfig, seed: u64, device: DeviceKind) -> Result<Self> {
-        if config.head == (HeadConfig::Linear { dim: 0 }) {
-            let reason =
-                "an embedding needs at least one dimension; leave it out for pooled features".to_owned();
-            return Err(EmbedError::Config { key: "embedding_dim", reason });
-        }
+        config.check()?;
         let store = ParamStore::new(seed, &device.open()?);
         let backbone = config.arch.build(&store.root().at("backbone"))?;
-        let head = Head::new(config.head, backbone.feature_dim(), &store.root().at("head"))?;
+        let channels = backbone.feature_dim();
+        let head = Head::new(&config.head, config.pool(), channels, &store.root().at("head"))?;
         let (fingerprint, unused, frozen) = Default::default();
         let mut embedder = Self { config, store, backbone, head, fingerprint, unused, frozen };
         embedder.weights_changed()?;
@@ -134,10 +138,16 @@ impl Embedder {
     }
 
     fn bare(source: &ModelSource, arch: Arch) -> ModelConfig {
-        let mut config = ModelConfig::new(arch, source.head);
+        let mut config = ModelConfig { pool: source.pool, ..ModelConfig::new(arch, source.head.clone()) };
         if let Some(transform) = &source.transform {
             config.transform = transform.clone();
         }
+        let EvalTransform { resize, crop, .. } = &mut config.transform;
+        if let Some(side) = source.crop {
+            *resize = (u64::from(side) * u64::from(*resize) / u64::from((*crop).max(1))) as u32;
+            *crop = side;
+        }
+        *resize = source.resize.unwrap_or(*resize);
         config
     }
 
@@ -216,13 +226,14 @@ impl Embedder {
         Ok(())
     }
 
-    /// The network as it is now, with batch norm folded into the convolutions, for inference on the processor.
-    pub fn freeze(&self) -> Result<FrozenNet> {
+    /// The network as it is now, with batch norm folded into the convolutions, for inference on the processor; `None`
+    /// where it has layers that no frozen network has: transformers, ConvNeXt, heads other than pooled and linear.
+    pub fn freeze(&self) -> Result<Option<FrozenNet>> {
         let mut net = Builder::new(3)?;
         let images = net.input();
-        let map = self.backbone.freeze(&mut net, images)?;
-        let embedding = self.head.freeze(&mut net, map)?;
-        Ok(net.finish(embedding)?)
+        let Some(map) = self.backbone.freeze(&mut net, images)? else { return Ok(None) };
+        let Some(embedding) = self.head.freeze(&mut net, map)? else { return Ok(None) };
+        Ok(Some(net.finish(embedding)?))
     }
 
     /// Not normalised vectors of `n` images by the fastest way the device has.
@@ -235,7 +246,9 @@ impl Embedder {
                     self.frozen.get_or_init(|| made)
                 }
             };
-            return Ok(frozen.forward(pixels, n, side, side)?);
+            if let Some(frozen) = frozen {
+                return Ok(frozen.forward(pixels, n, side, side)?);
+            }
         }
         let images = Tensor::from_slice(pixels, (n, 3, side, side), self.store.device())?;
         Ok(self.features(&images, false)?.flatten_all()?.to_vec1()?)
@@ -243,7 +256,7 @@ impl Embedder {
 
     /// `(n, 3, h, w)` → `(n, dim)`, not normalised; with `train`, tracked for gradients.
     pub fn features(&self, images: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        self.head.forward_t(&self.backbone.forward_t(images, train)?, train)
+        self.embed_features(&self.backbone.features(images, train)?, train, train)
     }
 
     /// As [`features`](Self::features) in training, where a frozen backbone is used as in inference and gets no
@@ -252,7 +265,18 @@ impl Embedder {
         if !frozen {
             return self.features(images, true);
         }
-        self.head.forward_t(&self.backbone.forward_t(images, false)?.detach(), true)
+        self.embed_features(&self.backbone.features(images, false)?.detach(), false, true)
+    }
+
+    /// What head and backbone's end make of features; each as in training or not.
+    fn embed_features(
+        &self,
+        features: &Features,
+        train_backbone: bool,
+        train_head: bool,
+    ) -> candle_core::Result<Tensor> {
+        let pooled = self.head.pool(features, train_head)?;
+        self.head.embed(&self.backbone.finish(pooled, train_backbone)?, train_head)
     }
 
     /// Unit vectors of `n` images, row by row: `n * dim` values from `n * 3 * crop * crop` pixels, as the
@@ -347,11 +371,12 @@ mod tests {
         let linear = HeadConfig::Linear { dim: 24 };
         for (arch, head) in [
             (Arch::ResNet10Tiny, HeadConfig::Pooled),
-            (Arch::ResNet18, linear),
+            (Arch::ResNet18, linear.clone()),
             (Arch::ResNet50, HeadConfig::Pooled),
             (Arch::MobileNetV2, linear),
         ] {
-            let mut embedder = Embedder::untrained(ModelConfig::new(arch, head), 3, DeviceKind::Cpu).unwrap();
+            let mut embedder =
+                Embedder::untrained(ModelConfig::new(arch, head.clone()), 3, DeviceKind::Cpu).unwrap();
             shake_norms(&embedder);
             embedder.weights_changed().unwrap();
             for (n, side) in [(1, 96), (3, 70)] {

@@ -13,6 +13,7 @@ pub mod layer;
 pub mod loader;
 pub mod loss;
 pub mod miner;
+mod names;
 pub mod optimizer;
 pub mod params;
 pub mod sampler;
