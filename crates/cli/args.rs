@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use semblance_embed::Precision;
 use semblance_embed::backbone::Arch;
 use semblance_embed::dataset::{Column, Split};
 use semblance_embed::embedder::DeviceKind;
@@ -139,20 +140,23 @@ pub(crate) struct ModelArgs {
     /// A checkpoint folder, a weight file (.safetensors, .pth), a Hugging Face name, or random:ARCH
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Architecture of a weight file that does not say it: resnet18, resnet34, resnet50, resnet101, mobilenet_v2,
-    /// resnet10_tiny
+    /// Architecture of a weight file that does not say it, such as resnet50, mobilenet_v2, convnext_tiny,
+    /// vit_small_patch16_224, vit_small_patch14_dinov2, vit_base_patch32_clip_quickgelu_224; any other name lists all
     #[arg(long)]
     pub(crate) arch: Option<Arch>,
     /// Length of the short side before cropping, for a bare backbone (a checkpoint has its own)
-    /// [default: 256, or 8/7 of --crop]
+    /// [default: the architecture's, such as 256, in proportion to --crop]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) resize: Option<u32>,
-    /// Width and height the network sees, for a bare backbone [default: 224]
+    /// Width and height the network sees, for a bare backbone [default: the architecture's, 224]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) crop: Option<u32>,
     /// Where to compute: cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     pub(crate) device: DeviceKind,
+    /// What a convolutional network multiplies on the processor: f32, or int16 (codes of 16 bits, where that is faster)
+    #[arg(long, value_name = "NUMBERS", default_value = "f32")]
+    pub(crate) precision: Precision,
 }
 
 /// How pictures are read and embedded.

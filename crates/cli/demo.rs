@@ -16,7 +16,7 @@ use semblance_embed::optimizer::OptimizerConfig;
 use semblance_embed::schedule::Schedule;
 use semblance_embed::train::{TrainConfig, TrainJob};
 use semblance_embed::transform::{EvalTransform, TrainTransform};
-use semblance_embed::{DeviceKind, Embedder, ModelSource};
+use semblance_embed::{DeviceKind, Embedder, ModelSource, Precision};
 use semblance_index::{Index, IndexWriter, SearchParams};
 use semblance_query::evaluate::OwnItems;
 use semblance_query::report::{Report, text};
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<Exit> {
     drop((bar, writer));
 
     printer.note("4. Search with that photograph");
-    let engine = Engine::open(&places.index, None)?;
+    let engine = Engine::open(&places.index, None, Precision::F32)?;
     let photo = catalogue.full_path(&photo);
     let hits = engine.search_file(&photo, &SearchParams::new(5))?;
 

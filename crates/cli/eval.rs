@@ -9,7 +9,7 @@ use semblance_query::answer::{Answering, ItemIndex, Matrix};
 use semblance_query::evaluate::OwnItems;
 use semblance_query::report::{LoneQueries, text};
 use semblance_query::study::{QueryItem, Shelf, Subject};
-use semblance_query::{Embedded, Engine, EvalConfig, Gallery, PhotoConfig, Queries, QueryError, evaluate};
+use semblance_query::{Embedded, EvalConfig, Gallery, PhotoConfig, Queries, QueryError, evaluate};
 
 use crate::args::EvalArgs;
 use crate::exit::Exit;
@@ -75,7 +75,7 @@ fn with_queries(
     printer: Printer,
 ) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset_at(path, &args.layout, printer)?;
-    let engine = Engine::open(folder, inputs::model(&args.model).as_ref())?;
+    let engine = inputs::engine(folder, &args.model)?;
     let report_folder = report::folder(&args.report, folder)?;
     let extract = inputs::extract(&args.extract, printer.threads);
     let embed = |photo: &PhotoConfig| -> Result<Embedded<'_>, QueryError> {

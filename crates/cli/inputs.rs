@@ -7,7 +7,8 @@ use semblance_embed::ModelSource;
 use semblance_embed::dataset::sample::{SampleCatalogue, TABLE_NAME};
 use semblance_embed::dataset::{Dataset, DatasetConfig, Format, Header, TableConfig};
 use semblance_embed::extract::{ExtractConfig, Failure};
-use semblance_embed::transform::EvalTransform;
+
+use semblance_query::Engine;
 
 use crate::args::{DatasetArgs, ExtractArgs, FormatArg, HeaderArg, LayoutArgs, ModelArgs};
 use crate::printer::Printer;
@@ -102,18 +103,14 @@ pub(crate) fn sample_catalogue(
 /// The model named by the arguments, if one is.
 pub(crate) fn model(args: &ModelArgs) -> Option<ModelSource> {
     let model = args.model.clone()?;
-    let transform = transform(args);
-    Some(ModelSource { arch: args.arch, transform, device: args.device, ..ModelSource::new(model) })
+    let (resize, crop) = (args.resize, args.crop);
+    let (device, precision) = (args.device, args.precision);
+    Some(ModelSource { arch: args.arch, resize, crop, device, precision, ..ModelSource::new(model) })
 }
 
-/// How photographs become pixels, where the arguments say so.
-pub(crate) fn transform(args: &ModelArgs) -> Option<EvalTransform> {
-    let default = EvalTransform::default();
-    (args.resize.is_some() || args.crop.is_some()).then(|| EvalTransform {
-        resize: args.resize.or(args.crop.map(|crop| crop * 8 / 7)).unwrap_or(default.resize),
-        crop: args.crop.unwrap_or(default.crop),
-        ..default
-    })
+/// An index with the model named by the arguments, or its own.
+pub(crate) fn engine(folder: &Path, args: &ModelArgs) -> anyhow::Result<Engine> {
+    Ok(Engine::open(folder, model(args).as_ref(), args.precision)?)
 }
 
 /// The model named by the arguments; an error without one.

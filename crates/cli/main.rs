@@ -14,6 +14,7 @@ mod eval;
 mod eval_model;
 mod exit;
 mod export;
+mod head_args;
 mod index;
 mod inputs;
 mod loss_args;

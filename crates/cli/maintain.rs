@@ -5,7 +5,6 @@ use std::io::{BufRead as _, stdin};
 use std::path::Path;
 
 use semblance_index::{Index, IndexConfig, IndexError, IndexWriter, Progress, export, import, verify};
-use semblance_query::Engine;
 use semblance_query::catalog::{self, BuildProgress};
 use serde_json::json;
 
@@ -21,7 +20,7 @@ pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
     let metadata = args.metadata.read()?;
     let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
-    let engine = Engine::open(&folder, inputs::model(&args.model).as_ref())?;
+    let engine = inputs::engine(&folder, &args.model)?;
     let writer = writer(&folder, &args.write)?;
     let bar = printer.bar("embedding", dataset.len());
     let extract = inputs::extract(&args.extract, printer.threads);

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
         return search_item::run(args, printer);
     }
     let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
-    let engine = Engine::open(&folder, inputs::model(&args.model).as_ref())?;
+    let engine = inputs::engine(&folder, &args.model)?;
     let items = engine.index().len();
     if args.k > items {
         printer.note(format_args!("the index holds only {items} items: that is all there is to find"));

@@ -22,6 +22,7 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
         args.index.iter().map(|name| source(name, &args.dir.index_dir)).collect::<Result<_, _>>()?;
     let server = Server::open(ServerConfig {
         model: inputs::model(&args.model),
+        precision: args.model.precision,
         reports: args.reports.clone(),
         token: token(&args.access)?,
         tls: tls(&args.access),

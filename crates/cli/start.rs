@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use semblance_embed::head::HeadConfig;
 use semblance_embed::init::{HeadStart, InitConfig, init};
-use semblance_embed::{Embedder, ModelSource};
+use semblance_embed::{Embedder, ModelSource, Precision};
 
 use crate::args::ModelArgs;
 use crate::inputs;
@@ -12,7 +12,10 @@ use crate::train_args::TrainArgs;
 
 /// The network to train.
 pub(crate) fn embedder(args: &TrainArgs, printer: Printer) -> anyhow::Result<Embedder> {
-    let head = args.embedding_dim.map(|dim| HeadConfig::Linear { dim });
+    if args.model.precision != Precision::F32 {
+        bail!("--precision {}: training is done in f32; leave it out", args.model.precision);
+    }
+    let (head, pool) = (args.head.wanted()?, args.head.pool()?);
     if args.init.is_some() {
         return second_stage(args, head, printer);
     }
@@ -24,15 +27,23 @@ pub(crate) fn embedder(args: &TrainArgs, printer: Printer) -> anyhow::Result<Emb
         "no model to start from: give weights with --model, those of an earlier run with --init, or begin from random \
          ones with --arch",
     )?;
-    let source = ModelSource { head: head.unwrap_or_default(), seed: args.seed, ..source };
+    let source = ModelSource { head: head.clone().unwrap_or_default(), pool, seed: args.seed, ..source };
     let embedder = Embedder::open(&source)?;
-    if let Some(wanted) = head.filter(|wanted| *wanted != embedder.config().head) {
+    let config = embedder.config();
+    if let Some(wanted) = head.filter(|wanted| *wanted != config.head) {
         bail!(
-            "--model {} has a head of its own ({}), so it cannot have --embedding-dim ({}): give it as --init to start \
-             another head on its backbone",
+            "--model {} has a head of its own ({}), so it cannot have the one of --head and --embedding-dim ({}): give it \
+             as --init to start another head on its backbone",
             source.model,
-            spell(&embedder.config().head),
+            spell(&config.head),
             spell(&wanted)
+        );
+    }
+    if let Some(wanted) = pool.filter(|wanted| *wanted != config.pool()) {
+        bail!(
+            "--model {} pools by {}, not by {wanted}: give it as --init to start another head on its backbone",
+            source.model,
+            config.pool()
         );
     }
     Ok(embedder)
@@ -43,7 +54,9 @@ fn second_stage(args: &TrainArgs, head: Option<HeadConfig>, printer: Printer) ->
     let config = InitConfig {
         arch: args.model.arch,
         head,
-        transform: inputs::transform(&args.model),
+        pool: args.head.pool()?,
+        resize: args.model.resize,
+        crop: args.model.crop,
         seed: args.seed,
         device: args.model.device,
         path,

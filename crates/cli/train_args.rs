@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use semblance_embed::train::Freeze;
 
 use crate::args::{DatasetArgs, ModelArgs, positive};
+use crate::head_args::HeadArgs;
 use crate::loss_args::LossArgs;
 
 #[derive(Debug, Args)]
@@ -24,12 +25,11 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Start a second stage from the weights of an earlier run: its checkpoint folder, or a weight file. Its head is
-    /// kept, unless --embedding-dim asks for another, which then starts anew
+    /// kept, unless the settings ask for another, which then starts anew
     #[arg(long, value_name = "PATH", conflicts_with = "model", help_heading = "Model")]
     pub(crate) init: Option<PathBuf>,
-    /// Put a linear layer to this many dimensions on the backbone [default: the pooled features, or the head of --init]
-    #[arg(long, value_name = "DIM", value_parser = positive, help_heading = "Model")]
-    pub(crate) embedding_dim: Option<usize>,
+    #[command(flatten)]
+    pub(crate) head: HeadArgs,
     #[command(flatten)]
     pub(crate) validation: ValidationArgs,
     #[command(flatten)]

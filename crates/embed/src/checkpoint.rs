@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::backbone::Arch;
 use crate::error::{EmbedError, Result, io_at};
-use crate::head::HeadConfig;
+use crate::head::{HeadConfig, Pool};
 use crate::params::{Param, ParamStore};
 use crate::transform::EvalTransform;
 
@@ -31,14 +31,50 @@ pub struct ModelConfig {
     pub arch: Arch,
     /// The head.
     pub head: HeadConfig,
+    /// How the head pools; as [`Pool::of`] the architecture without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pool>,
     /// How photographs become pixels, the one definition used for indexing, searching and evaluating.
     pub transform: EvalTransform,
 }
 
 impl ModelConfig {
-    /// A network with the default transform.
+    /// A network with the architecture's own pooling and transform.
     pub fn new(arch: Arch, head: HeadConfig) -> Self {
-        Self { format: FORMAT, arch, head, transform: EvalTransform::default() }
+        Self { format: FORMAT, arch, head, pool: None, transform: arch.transform() }
+    }
+
+    /// How the head pools.
+    pub fn pool(&self) -> Pool {
+        self.pool.unwrap_or_else(|| Pool::of(self.arch))
+    }
+
+    /// Refuses what cannot be.
+    ///
+    /// # Errors
+    /// [`EmbedError::Config`] with the setting's name: a head or a pooling the network cannot have, an image size that
+    /// does not divide into its patches.
+    pub fn check(&self) -> Result<()> {
+        self.head.check()?;
+        self.pool().check(self.arch)?;
+        self.check_side("crop", self.transform.crop)
+    }
+
+    /// Refuses images of `side` pixels, a setting called `key`, that do not divide into the network's patches.
+    pub(crate) fn check_side(&self, key: &'static str, side: u32) -> Result<()> {
+        match self.arch.patch() {
+            Some(patch) if side as usize % patch != 0 || side == 0 => {
+                let below = side as usize / patch * patch;
+                let reason = format!(
+                    "{side} pixels do not divide into the patches of {patch} that {} looks at; take {} or {}",
+                    self.arch,
+                    below.max(patch),
+                    below.max(patch) + patch
+                );
+                Err(EmbedError::Config { key, reason })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -219,5 +255,30 @@ mod tests {
         assert!(error.contains('7') && error.contains('1') && error.contains(CONFIG_FILE), "{error}");
         fs::write(dir.path().join(CONFIG_FILE), r#"{"architecture": "resnet50"}"#).unwrap();
         assert!(read_config(dir.path()).unwrap_err().to_string().contains("names no format"));
+    }
+
+    #[test]
+    fn a_config_written_before_there_were_poolings_loads_and_is_written_as_it_was() {
+        let old = r#"{"format":1,"arch":"resnet50","head":{"kind":"linear","dim":512},"transform":{"resize":256,"crop":224,"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225],"interpolation":"bilinear"}}"#;
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(CONFIG_FILE), old).unwrap();
+        let config = read_config(dir.path()).unwrap();
+        assert_eq!(config, ModelConfig::new(Arch::ResNet50, HeadConfig::Linear { dim: 512 }));
+        assert_eq!(config.pool(), Pool::Average);
+        // Fingerprints are made of it: an index built then must go on fitting its model.
+        assert_eq!(serde_json::to_string(&config).unwrap(), old);
+    }
+
+    #[test]
+    fn settings_that_the_network_cannot_have_are_refused_by_name() {
+        let vit = ModelConfig::new(Arch::VitSmall16, HeadConfig::Pooled);
+        vit.check().unwrap();
+        let mut odd = vit.clone();
+        odd.transform.crop = 230;
+        let error = odd.check().unwrap_err().to_string();
+        assert!(error.contains("crop") && error.contains("230") && error.contains("224"), "{error}");
+        let pool = Some(Pool::ClassToken);
+        let net = ModelConfig { pool, ..ModelConfig::new(Arch::ResNet18, HeadConfig::Pooled) };
+        assert!(net.check().unwrap_err().to_string().contains("resnet18"));
     }
 }

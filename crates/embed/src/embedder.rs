@@ -4,13 +4,13 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use candle_core::{Device, ModuleT, Tensor};
-use semblance_kernels::frozen::{Builder, FrozenNet};
+use candle_core::{Device, Tensor};
+use semblance_kernels::frozen::{Builder, FrozenNet, Precision};
 
-use crate::backbone::{Arch, Backbone};
+use crate::backbone::{Arch, Backbone, Features};
 use crate::checkpoint::{self, CONFIG_FILE, CheckpointWriter, MODEL_FILE, ModelConfig};
 use crate::error::{EmbedError, Result};
-use crate::head::{Head, HeadConfig};
+use crate::head::{Head, HeadConfig, Pool};
 use crate::hub;
 use crate::onnx::{Edge, Graph};
 use crate::params::ParamStore;
@@ -60,12 +60,21 @@ pub struct ModelSource {
     pub arch: Option<Arch>,
     /// The head put on a bare backbone; a checkpoint has its own.
     pub head: HeadConfig,
+    /// Replaces the architecture's own pooling on a bare backbone; a checkpoint has its own.
+    pub pool: Option<Pool>,
     /// Replaces the default evaluation transform of a bare backbone; a checkpoint has its own.
     pub transform: Option<EvalTransform>,
+    /// Replaces the length of the short side in the default transform of a bare backbone.
+    pub resize: Option<u32>,
+    /// Replaces the crop in the default transform of a bare backbone, and the short side in proportion unless
+    /// `resize` says it.
+    pub crop: Option<u32>,
     /// Seed of whatever is not loaded.
     pub seed: u64,
     /// Where to compute.
     pub device: DeviceKind,
+    /// What a network that is frozen for inference multiplies.
+    pub precision: Precision,
 }
 
 impl ModelSource {
@@ -84,23 +93,21 @@ pub struct Embedder {
     head: Head,
     fingerprint: String,
     unused: Vec<String>,
-    /// The network frozen for inference on the processor, made when it is first needed.
-    frozen: OnceLock<FrozenNet>,
+    precision: Precision,
+    /// The network frozen for inference on the processor, if it can be; made when it is first needed.
+    frozen: OnceLock<Option<FrozenNet>>,
 }
 
 impl Embedder {
     /// An untrained network; `seed` decides its weights.
     pub fn untrained(config: ModelConfig, seed: u64, device: DeviceKind) -> Result<Self> {
-        if config.head == (HeadConfig::Linear { dim: 0 }) {
-            let reason =
-                "an embedding needs at least one dimension; leave it out for pooled features".to_owned();
-            return Err(EmbedError::Config { key: "embedding_dim", reason });
-        }
+        config.check()?;
         let store = ParamStore::new(seed, &device.open()?);
         let backbone = config.arch.build(&store.root().at("backbone"))?;
-        let head = Head::new(config.head, backbone.feature_dim(), &store.root().at("head"))?;
-        let (fingerprint, unused, frozen) = Default::default();
-        let mut embedder = Self { config, store, backbone, head, fingerprint, unused, frozen };
+        let channels = backbone.feature_dim();
+        let head = Head::new(&config.head, config.pool(), channels, &store.root().at("head"))?;
+        let (fingerprint, unused, precision, frozen) = Default::default();
+        let mut embedder = Self { config, store, backbone, head, fingerprint, unused, precision, frozen };
         embedder.weights_changed()?;
         Ok(embedder)
     }
@@ -112,6 +119,28 @@ impl Embedder {
     /// does not say its architecture, [`EmbedError::Weights`] if its tensors do not fit, and others as a file
     /// or the hub fails.
     pub fn open(source: &ModelSource) -> Result<Self> {
+        Self::open_any(source)?.with_precision(source.precision)
+    }
+
+    /// The same model with other numbers inside at inference. Its fingerprint stays: vectors differ by far less than
+    /// those of two photographs of one item.
+    ///
+    /// # Errors
+    /// [`EmbedError::Config`] if integers are asked for on another device than the processor, or of a network that cannot
+    /// be frozen.
+    pub fn with_precision(self, precision: Precision) -> Result<Self> {
+        let embedder = Self { precision, frozen: OnceLock::new(), ..self };
+        if precision != Precision::F32 && (!embedder.store.device().is_cpu() || embedder.freeze()?.is_none())
+        {
+            let reason = format!(
+                "{precision} is for convolutional networks on the processor, with pooled or linear heads; take f32"
+            );
+            return Err(EmbedError::Config { key: "precision", reason });
+        }
+        Ok(embedder)
+    }
+
+    fn open_any(source: &ModelSource) -> Result<Self> {
         let name = source.model.as_str();
         if let Some(arch) = name.strip_prefix("random:") {
             return Self::untrained(Self::bare(source, arch.parse()?), source.seed, source.device);
@@ -135,10 +164,9 @@ impl Embedder {
     }
 
     fn bare(source: &ModelSource, arch: Arch) -> ModelConfig {
-        let mut config = ModelConfig::new(arch, source.head);
-        if let Some(transform) = &source.transform {
-            config.transform = transform.clone();
-        }
+        let mut config = ModelConfig { pool: source.pool, ..ModelConfig::new(arch, source.head.clone()) };
+        let transform = source.transform.clone().unwrap_or(config.transform);
+        config.transform = transform.resized(source.resize, source.crop);
         config
     }
 
@@ -217,19 +245,25 @@ impl Embedder {
         Ok(())
     }
 
-    /// The network as it is now, with batch norm folded into the convolutions, for inference on the processor.
-    pub fn freeze(&self) -> Result<FrozenNet> {
-        let mut net = Builder::new(3)?;
+    /// The network as it is now, with batch norm folded into the convolutions, for inference on the processor; `None`
+    /// where it has layers that no frozen network has: transformers, ConvNeXt, heads other than pooled and linear.
+    pub fn freeze(&self) -> Result<Option<FrozenNet>> {
+        let mut net = Builder::new(3)?.precision(self.precision);
         let images = net.input();
-        let map = self.backbone.freeze(&mut net, images)?;
-        let embedding = self.head.freeze(&mut net, map)?;
-        Ok(net.finish(embedding)?)
+        let Some(map) = self.backbone.freeze(&mut net, images)? else { return Ok(None) };
+        let Some(embedding) = self.head.freeze(&mut net, map)? else { return Ok(None) };
+        Ok(Some(net.finish(embedding)?))
     }
 
     /// Writes the network as it is at inference, normalisation included, into an ONNX graph.
     pub(crate) fn emit(&self, graph: &mut Graph) -> Result<Edge> {
-        let map = self.backbone.emit(graph, graph.input())?;
-        let embedding = self.head.emit(graph, &map)?;
+        let refused = |what: &str| EmbedError::Export {
+            arch: self.config.arch.to_string(),
+            format: "ONNX",
+            reason: format!("its {what} has layers that are not written yet"),
+        };
+        let map = self.backbone.emit(graph, graph.input())?.ok_or_else(|| refused("backbone"))?;
+        let embedding = self.head.emit(graph, &map)?.ok_or_else(|| refused("head"))?;
         Ok(graph.normalize(&embedding))
     }
 
@@ -248,7 +282,9 @@ impl Embedder {
                     self.frozen.get_or_init(|| made)
                 }
             };
-            return Ok(frozen.forward(pixels, n, side, side)?);
+            if let Some(frozen) = frozen {
+                return Ok(frozen.forward(pixels, n, side, side)?);
+            }
         }
         let images = Tensor::from_slice(pixels, (n, 3, side, side), self.store.device())?;
         Ok(self.features(&images, false)?.flatten_all()?.to_vec1()?)
@@ -256,7 +292,7 @@ impl Embedder {
 
     /// `(n, 3, h, w)` → `(n, dim)`, not normalised; with `train`, tracked for gradients.
     pub fn features(&self, images: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        self.head.forward_t(&self.backbone.forward_t(images, train)?, train)
+        self.embed_features(&self.backbone.features(images, train)?, train, train)
     }
 
     /// As [`features`](Self::features) in training, where a frozen backbone is used as in inference and gets no
@@ -265,7 +301,18 @@ impl Embedder {
         if !frozen {
             return self.features(images, true);
         }
-        self.head.forward_t(&self.backbone.forward_t(images, false)?.detach(), true)
+        self.embed_features(&self.backbone.features(images, false)?.detach(), false, true)
+    }
+
+    /// What head and backbone's end make of features; each as in training or not.
+    fn embed_features(
+        &self,
+        features: &Features,
+        train_backbone: bool,
+        train_head: bool,
+    ) -> candle_core::Result<Tensor> {
+        let pooled = self.head.pool(features, train_head)?;
+        self.head.embed(&self.backbone.finish(pooled, train_backbone)?, train_head)
     }
 
     /// Unit vectors of `n` images, row by row: `n * dim` values from `n * 3 * crop * crop` pixels, as the
@@ -311,148 +358,5 @@ impl Embedder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tiny(seed: u64) -> Embedder {
-        let mut config = ModelConfig::new(Arch::ResNet10Tiny, HeadConfig::Linear { dim: 24 });
-        config.transform.resize = 36;
-        config.transform.crop = 32;
-        Embedder::untrained(config, seed, DeviceKind::Cpu).unwrap()
-    }
-
-    fn pixels(n: usize) -> Vec<f32> {
-        (0..n * 3 * 32 * 32).map(|i| ((i * 7919) % 255) as f32 / 127.0 - 1.0).collect()
-    }
-
-    #[test]
-    fn vectors_have_unit_norm_and_do_not_depend_on_the_batch() {
-        let embedder = tiny(1);
-        let (three, pixels) = (embedder.embed(&pixels(3), 3).unwrap(), pixels(3));
-        assert_eq!(three.len(), 3 * 24);
-        for (i, vector) in three.chunks(24).enumerate() {
-            let norm: f32 = vector.iter().map(|v| v * v).sum();
-            assert!((norm - 1.0).abs() < 1e-5);
-            let image = &pixels[i * 3 * 1024..][..3 * 1024];
-            let alone = embedder.embed(image, 1).unwrap();
-            assert!(alone.iter().zip(vector).all(|(a, b)| (a - b).abs() < 1e-5));
-        }
-    }
-
-    /// Random running statistics, so that folding them matters.
-    fn shake_norms(embedder: &Embedder) {
-        for (i, (name, param)) in embedder.store().entries("").into_iter().enumerate() {
-            let values: Vec<f32> = param.var.flatten_all().unwrap().to_vec1().unwrap();
-            let wave = |j: usize| ((i * 31 + j * 17) % 13) as f32 / 13.0 - 0.5;
-            let moved = values.iter().enumerate().map(|(j, v)| match name.rsplit('.').next() {
-                Some("running_mean") => v + 0.2 * wave(j),
-                Some("running_var") => v + 0.5 * wave(j),
-                Some("bias") => v + 0.1 * wave(j),
-                _ => *v,
-            });
-            let moved = Tensor::from_vec(moved.collect(), param.var.shape(), &Device::Cpu).unwrap();
-            param.var.set(&moved).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_frozen_network_agrees_with_the_plain_one() {
-        let linear = HeadConfig::Linear { dim: 24 };
-        for (arch, head) in [
-            (Arch::ResNet10Tiny, HeadConfig::Pooled),
-            (Arch::ResNet18, linear),
-            (Arch::ResNet50, HeadConfig::Pooled),
-            (Arch::MobileNetV2, linear),
-        ] {
-            let mut embedder = Embedder::untrained(ModelConfig::new(arch, head), 3, DeviceKind::Cpu).unwrap();
-            shake_norms(&embedder);
-            embedder.weights_changed().unwrap();
-            for (n, side) in [(1, 96), (3, 70)] {
-                let x = Tensor::randn(0f32, 1.0, (n, 3, side, side), &Device::Cpu).unwrap();
-                let wanted = embedder.features(&x, false).unwrap();
-                let wanted: Vec<f32> = wanted.flatten_all().unwrap().to_vec1().unwrap();
-                let pixels: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
-                let found = embedder.infer(&pixels, n, side).unwrap();
-                let scale = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
-                let worst = wanted.iter().zip(&found).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-                assert!(worst < 1e-4 * scale, "{arch} {head:?} {n} × {side}: {worst} of {scale}");
-            }
-        }
-    }
-
-    #[test]
-    fn changed_weights_are_frozen_anew() {
-        let mut embedder = tiny(1);
-        let before = embedder.embed(&pixels(1), 1).unwrap();
-        shake_norms(&embedder);
-        embedder.weights_changed().unwrap();
-        assert_ne!(embedder.embed(&pixels(1), 1).unwrap(), before);
-    }
-
-    #[test]
-    fn a_saved_model_opens_with_the_same_fingerprint_and_vectors() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("model");
-        let saved = tiny(5);
-        saved.save(&path).unwrap();
-        let opened = Embedder::open(&ModelSource::new(path.to_str().unwrap())).unwrap();
-        assert_eq!(opened.fingerprint(), saved.fingerprint());
-        assert_eq!(opened.embed(&pixels(2), 2).unwrap(), saved.embed(&pixels(2), 2).unwrap());
-        assert_ne!(tiny(6).fingerprint(), saved.fingerprint());
-    }
-
-    #[test]
-    fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("model");
-        tiny(5).save(&path).unwrap();
-        let wrong = ModelSource { arch: Some(Arch::ResNet18), ..ModelSource::new(path.to_str().unwrap()) };
-        let error = Embedder::open(&wrong).unwrap_err().to_string();
-        assert!(error.contains("resnet10_tiny") && error.contains("resnet18"), "{error}");
-        let weights = std::fs::read(path.join(MODEL_FILE)).unwrap();
-        std::fs::write(path.join(MODEL_FILE), &weights[..weights.len() / 2]).unwrap();
-        let error = Embedder::open(&ModelSource::new(path.to_str().unwrap())).unwrap_err().to_string();
-        assert!(error.contains(MODEL_FILE), "{error}");
-        std::fs::remove_file(path.join(CONFIG_FILE)).unwrap();
-        let error = Embedder::open(&ModelSource::new(path.to_str().unwrap())).unwrap_err().to_string();
-        assert!(error.contains(CONFIG_FILE), "{error}");
-    }
-
-    #[test]
-    fn unknown_names_are_answered_with_the_known_ones() {
-        let error = Embedder::open(&ModelSource::new("resnet5000")).unwrap_err().to_string();
-        assert!(error.contains("resnet5000") && error.contains("mobilenet_v2"), "{error}");
-        let error = Embedder::open(&ModelSource::new("random:vgg")).unwrap_err().to_string();
-        assert!(error.contains("vgg") && error.contains("resnet18"), "{error}");
-    }
-
-    #[test]
-    fn a_wrong_number_of_pixels_is_an_error() {
-        let error = tiny(0).embed(&pixels(2), 3).unwrap_err().to_string();
-        assert!(error.contains("6144") && error.contains("3 images"), "{error}");
-    }
-
-    /// The 1280 pooled features PyTorch computes for four photographs from the same weights.
-    #[test]
-    fn features_of_real_photographs_are_pytorchs() {
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/weights");
-        if !data.exists() {
-            return;
-        }
-        let source = ModelSource::new(data.join("mobilenet_v2.safetensors").to_str().unwrap());
-        let embedder = Embedder::open(&source).unwrap();
-        assert_eq!((embedder.config().arch, embedder.dim()), (Arch::MobileNetV2, 1280));
-        assert_eq!(embedder.unused_weights(), [""; 0]);
-        let input = Tensor::read_npy(data.join("golden_input.npy")).unwrap();
-        let wanted = Tensor::read_npy(data.join("golden_features.npy")).unwrap();
-        let pixels: Vec<f32> = input.flatten_all().unwrap().to_vec1().unwrap();
-        let frozen = embedder.infer(&pixels, input.dim(0).unwrap(), input.dim(2).unwrap()).unwrap();
-        let frozen = Tensor::from_vec(frozen, wanted.shape(), &Device::Cpu).unwrap();
-        for found in [embedder.features(&input, false).unwrap(), frozen] {
-            let greatest = |t: Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            let scale = greatest(wanted.clone());
-            let worst = greatest((found - &wanted).unwrap());
-            assert!(worst < 1e-4 * scale, "worst difference {worst} at a scale of {scale}");
-        }
-    }
-}
+#[path = "embedder_tests.rs"]
+mod tests;

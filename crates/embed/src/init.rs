@@ -9,8 +9,7 @@ use crate::backbone::Arch;
 use crate::checkpoint::{self, CONFIG_FILE, MODEL_FILE, ModelConfig};
 use crate::embedder::{DeviceKind, Embedder, ModelSource};
 use crate::error::{EmbedError, Result};
-use crate::head::HeadConfig;
-use crate::transform::EvalTransform;
+use crate::head::{HeadConfig, Pool};
 use crate::weights::{Mismatch, assign};
 
 /// Which weights to start from, and what network to put them into.
@@ -22,8 +21,12 @@ pub struct InitConfig {
     pub arch: Option<Arch>,
     /// The head; by default the checkpoint's, or none on a weight file.
     pub head: Option<HeadConfig>,
-    /// How photographs become pixels; by default as the checkpoint says.
-    pub transform: Option<EvalTransform>,
+    /// How the head pools; by default as the checkpoint's, or as the architecture does.
+    pub pool: Option<Pool>,
+    /// Replaces the length of the short side before cropping.
+    pub resize: Option<u32>,
+    /// Replaces the crop, and the short side in proportion unless `resize` says it.
+    pub crop: Option<u32>,
     /// Seed of whatever is not loaded.
     pub seed: u64,
     /// Where to compute.
@@ -64,8 +67,10 @@ pub fn init(config: &InitConfig) -> Result<(Embedder, HeadStart)> {
     }
     let source = ModelSource {
         arch: config.arch,
-        head: config.head.unwrap_or_default(),
-        transform: config.transform.clone(),
+        head: config.head.clone().unwrap_or_default(),
+        pool: config.pool,
+        resize: config.resize,
+        crop: config.crop,
         seed: config.seed,
         device: config.device,
         ..ModelSource::new(folder.to_string_lossy())
@@ -79,14 +84,16 @@ fn from_checkpoint(folder: &Path, config: &InitConfig) -> Result<(Embedder, Head
         let (found, wanted) = (saved.arch.to_string(), wanted.to_string());
         return Err(EmbedError::ArchMismatch { path: folder.to_owned(), found, wanted });
     }
-    let head = config.head.unwrap_or(saved.head);
-    let transform = config.transform.clone().unwrap_or(saved.transform);
-    let network = ModelConfig { head, transform, ..ModelConfig::new(saved.arch, head) };
+    let head = config.head.clone().unwrap_or_else(|| saved.head.clone());
+    let transform = saved.transform.clone().resized(config.resize, config.crop);
+    let pool = config.pool.or(saved.pool);
+    let network = ModelConfig { head, pool, transform, ..saved.clone() };
+    let kept = network.head == saved.head && network.pool() == saved.pool();
     let mut embedder = Embedder::untrained(network, config.seed, config.device)?;
     let path = folder.join(MODEL_FILE);
     let tensors = checkpoint::read_tensors(&path)?;
     put(&embedder, "backbone.", &tensors, &path)?;
-    let start = if head == saved.head {
+    let start = if kept {
         put(&embedder, "head.", &tensors, &path)?;
         HeadStart::Kept
     } else {

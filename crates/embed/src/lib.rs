@@ -14,6 +14,7 @@ pub mod layer;
 pub mod loader;
 pub mod loss;
 pub mod miner;
+mod names;
 pub mod onnx;
 pub mod optimizer;
 pub mod params;
@@ -23,6 +24,8 @@ pub mod timm;
 pub mod train;
 pub mod transform;
 pub mod weights;
+
+pub use semblance_kernels::frozen::Precision;
 
 pub use embedder::{DeviceKind, Embedder, ModelSource};
 pub use error::{EmbedError, Result};

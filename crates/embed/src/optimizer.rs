@@ -41,7 +41,8 @@ pub struct OptimizerConfig {
     pub epsilon: f64,
     /// L2 penalty, added to the gradient; with AdamW the share of a weight a step of rate 1 takes away.
     pub weight_decay: f64,
-    /// Also penalise scales, shifts and biases, as the Paddle original does.
+    /// Also penalise scales, shifts and biases, class tokens and position embeddings, as the Paddle original does (which
+    /// has no tokens). Without it the groups are timm's.
     pub decay_vectors: bool,
     /// Learning rate of the head, as a multiple of the backbone's.
     pub head_lr: f64,
@@ -155,7 +156,7 @@ impl Optimizer {
                 Some("head") => lr * self.config.head_lr,
                 _ => lr,
             };
-            let decays = self.config.decay_vectors || param.var.rank() > 1;
+            let decays = self.config.decay_vectors || !is_vector(&name, &param.var);
             let decay = if decays { self.config.weight_decay } else { 0.0 };
             if !self.slots.contains_key(&name) {
                 let zeros = || Var::from_tensor(&param.var.zeros_like()?);
@@ -169,6 +170,12 @@ impl Optimizer {
         }
         Ok(norm)
     }
+}
+
+/// Whether a parameter is no matrix to be kept small: scales, shifts and biases (of norms, LayerScale and all others),
+/// and the two embeddings that timm's vision transformers exempt by name.
+fn is_vector(name: &str, var: &Var) -> bool {
+    var.rank() <= 1 || matches!(name.rsplit('.').next(), Some("cls_token" | "pos_embed"))
 }
 
 /// One parameter's step.

@@ -21,6 +21,7 @@ fn names(arch: Arch) -> Option<(&'static str, &'static str)> {
         Arch::ResNet34 => Some(("resnet34", "fc")),
         Arch::ResNet50 => Some(("resnet50", "fc")),
         Arch::ResNet101 => Some(("resnet101", "fc")),
+        Arch::ResNet152 => Some(("resnet152", "fc")),
         Arch::MobileNetV2 => Some(("mobilenetv2_100", "classifier")),
         _ => None,
     }
@@ -45,7 +46,8 @@ fn convert(embedder: &Embedder) -> Result<(BTreeMap<String, Tensor>, Value)> {
         format: "safetensors for timm",
         reason: reason.to_owned(),
     };
-    let (name, classifier) = names(config.arch).ok_or_else(|| refused("timm has no such network"))?;
+    let (name, classifier) =
+        names(config.arch).ok_or_else(|| refused("there is no way yet to give it timm's names"))?;
     let mut tensors = BTreeMap::new();
     for (name, param) in embedder.store().entries("backbone.") {
         let bare = &name["backbone.".len()..];
@@ -162,7 +164,7 @@ mod tests {
     fn a_linear_head_becomes_the_classifier() {
         let head = HeadConfig::Linear { dim: 16 };
         for (arch, name) in [(Arch::ResNet50, "fc"), (Arch::MobileNetV2, "classifier")] {
-            let (tensors, config) = convert(&model(arch, head)).unwrap();
+            let (tensors, config) = convert(&model(arch, head.clone())).unwrap();
             assert_eq!(tensors[&format!("{name}.weight")].dim(0).unwrap(), 16);
             assert_eq!(
                 (&config["num_classes"], &config["pretrained_cfg"]["num_classes"]),

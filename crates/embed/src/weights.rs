@@ -1,4 +1,4 @@
-//! Weight files of others: safetensors and PyTorch's, in torchvision's and timm's names.
+//! Weight files of others: safetensors and PyTorch's, in torchvision's, timm's and Hugging Face's names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +9,7 @@ use safetensors::SafeTensors;
 
 use crate::backbone::Arch;
 use crate::error::{EmbedError, Result, io_at};
+use crate::names;
 use crate::params::ParamStore;
 
 /// The tensors of a weight file by their own names, on the CPU.
@@ -80,20 +81,17 @@ impl WeightFile {
         Ok(Self { path: path.to_owned(), tensors, arch: said.or(from_name) })
     }
 
-    /// Copies the backbone's tensors into `store` below `prefix` (such as `backbone.`), in torchvision's or
-    /// timm's names, and returns the names left over: classifiers and the like.
+    /// Copies the backbone's tensors into `store` below `prefix` (such as `backbone.`), in any of
+    /// the names that `names` knows, and returns the names left over: classifiers and the like.
     ///
     /// # Errors
     /// [`EmbedError::Weights`] with every missing and misshapen tensor; then nothing was changed.
     pub fn load_backbone(&self, arch: Arch, store: &ParamStore, prefix: &str) -> Result<Vec<String>> {
-        let mut given = BTreeMap::new();
-        let mut unexpected = Vec::new();
-        for (name, tensor) in &self.tensors {
-            let canonical = canonical_name(arch, name);
-            if store.get(&format!("{prefix}{canonical}")).is_some() {
-                given.insert(canonical, tensor.clone());
-            } else if !name.ends_with("num_batches_tracked") {
-                unexpected.push(name.clone());
+        let ours = |name: &str| store.get(&format!("{prefix}{name}"));
+        let (mut given, unexpected) = names::arrange(arch, &self.tensors, &|name| ours(name).is_some())?;
+        for (name, tensor) in &mut given {
+            if let Some(param) = ours(name) {
+                *tensor = names::fitted(tensor.clone(), param.var.dims())?;
             }
         }
         let mut mismatch = assign(store, prefix, &given)?;
@@ -147,48 +145,6 @@ fn read_pth(path: &Path) -> Result<BTreeMap<String, Tensor>, String> {
     Err("it holds no tensors by name, nor below state_dict, model or model_state_dict".to_owned())
 }
 
-/// torchvision's name for a tensor of a weight file.
-fn canonical_name(arch: Arch, name: &str) -> String {
-    let mut bare = name;
-    for wrapper in ["module.", "model.", "backbone.", "encoder."] {
-        bare = bare.strip_prefix(wrapper).unwrap_or(bare);
-    }
-    let renamed = if arch == Arch::MobileNetV2 { timm_mobilenet_v2(bare) } else { None };
-    renamed.unwrap_or_else(|| bare.to_owned())
-}
-
-/// torchvision's name for a tensor of timm's `mobilenetv2_100`.
-fn timm_mobilenet_v2(name: &str) -> Option<String> {
-    let (layer, value) = name.rsplit_once('.')?;
-    let place = match layer {
-        "conv_stem" => "features.0.0".to_owned(),
-        "bn1" => "features.0.1".to_owned(),
-        "conv_head" => "features.18.0".to_owned(),
-        "bn2" => "features.18.1".to_owned(),
-        block => {
-            let mut parts = block.strip_prefix("blocks.")?.split('.');
-            let stage: usize = parts.next()?.parse().ok()?;
-            let repeat: usize = parts.next()?.parse().ok()?;
-            let first = [1, 2, 4, 7, 11, 14, 17].get(stage)?;
-            let inner = match (stage, parts.next()?) {
-                (0, "conv_dw") => "0.0",
-                (0, "bn1") => "0.1",
-                (0, "conv_pw") => "1",
-                (0, "bn2") => "2",
-                (_, "conv_pw") => "0.0",
-                (_, "bn1") => "0.1",
-                (_, "conv_dw") => "1.0",
-                (_, "bn2") => "1.1",
-                (_, "conv_pwl") => "2",
-                (_, "bn3") => "3",
-                _ => return None,
-            };
-            format!("features.{}.conv.{inner}", first + repeat)
-        }
-    };
-    Some(format!("{place}.{value}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,29 +159,6 @@ mod tests {
         let entries = store.entries("backbone.").into_iter();
         let tensors = entries.map(|(n, p)| (n["backbone.".len()..].to_owned(), p.var.as_detached_tensor()));
         WeightFile { path: "weights.safetensors".into(), tensors: tensors.collect(), arch: None }
-    }
-
-    // python: sorted(timm.create_model("mobilenetv2_100").state_dict()), one of each kind.
-    #[test]
-    fn timms_mobilenet_names_become_torchvisions() {
-        let pairs = [
-            ("conv_stem.weight", "features.0.0.weight"),
-            ("bn1.running_mean", "features.0.1.running_mean"),
-            ("blocks.0.0.conv_dw.weight", "features.1.conv.0.0.weight"),
-            ("blocks.0.0.bn2.bias", "features.1.conv.2.bias"),
-            ("blocks.1.1.conv_pw.weight", "features.3.conv.0.0.weight"),
-            ("blocks.3.2.bn2.weight", "features.9.conv.1.1.weight"),
-            ("blocks.6.0.conv_pwl.weight", "features.17.conv.2.weight"),
-            ("blocks.6.0.bn3.running_var", "features.17.conv.3.running_var"),
-            ("bn2.weight", "features.18.1.weight"),
-        ];
-        let store = network(Arch::MobileNetV2);
-        for (timm, torchvision) in pairs {
-            assert_eq!(canonical_name(Arch::MobileNetV2, timm), torchvision);
-            assert!(store.get(&format!("backbone.{torchvision}")).is_some(), "{torchvision}");
-        }
-        assert_eq!(canonical_name(Arch::MobileNetV2, "features.0.0.weight"), "features.0.0.weight");
-        assert_eq!(canonical_name(Arch::ResNet50, "module.layer1.0.bn1.bias"), "layer1.0.bn1.bias");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use semblance_embed::transform::{Limits, decode_bytes, decode_file};
-use semblance_embed::{Embedder, ModelSource};
+use semblance_embed::{Embedder, ModelSource, Precision};
 use semblance_index::{Index, Item, SearchParams};
 
 use crate::answer::PhotoConfig;
@@ -21,17 +21,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the index in the folder `dir` and its model: the one it was built with, or `model` if given.
+    /// Opens the index in the folder `dir` and its model: the one it was built with, computed with `precision`, or `model` if
+    /// given.
     ///
     /// # Errors
     /// A missing or unfinished index, a model that cannot be opened, and a model other than the index's.
-    pub fn open(dir: &Path, model: Option<&ModelSource>) -> Result<Self> {
+    pub fn open(dir: &Path, model: Option<&ModelSource>, precision: Precision) -> Result<Self> {
         let index = Index::open(dir)?;
         let recorded;
         let source = match model {
             Some(source) => source,
             None => {
-                recorded = recorded_model(&index)?;
+                recorded = ModelSource { precision, ..recorded_model(&index)? };
                 &recorded
             }
         };

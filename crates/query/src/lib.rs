@@ -31,7 +31,7 @@
 //! let (summary, _manifest) = catalog::build(&dataset, &embedder, &writer, &Default::default(), &|_progress| {})?;
 //! assert_eq!(summary.embedded, 18);
 //!
-//! let engine = Engine::open(&folder, None)?; // the index knows its model
+//! let engine = Engine::open(&folder, None, Precision::F32)?; // the index knows its model
 //! let photo = &dataset.samples[7];
 //! let hits = engine.search_file(&dataset.full_path(photo), &SearchParams::new(3))?;
 //! assert_eq!(hits[0].item.key, photo.key());

@@ -138,7 +138,7 @@ fn open_model(opened: &Opened, config: &ServerConfig, metrics: &Metrics) -> Resu
     let source = match &config.model {
         Some(source) => source,
         None => {
-            recorded = engine::recorded_model(index)?;
+            recorded = ModelSource { precision: config.precision, ..engine::recorded_model(index)? };
             &recorded
         }
     };

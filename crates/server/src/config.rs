@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use semblance_embed::ModelSource;
 use semblance_embed::transform::Limits as PictureLimits;
+use semblance_embed::{ModelSource, Precision};
 
 use crate::auth::Token;
 
@@ -18,6 +18,8 @@ pub struct ServerConfig {
     pub indexes: Vec<IndexSource>,
     /// The model of all indexes, in place of the one each remembers.
     pub model: Option<ModelSource>,
+    /// What the models that indexes remember multiply.
+    pub precision: Precision,
     /// Folder of evaluation reports: the report of an index lies in a folder of its name.
     pub reports: PathBuf,
     /// What every request must bring, if anything.
@@ -43,6 +45,7 @@ impl ServerConfig {
             listen,
             indexes,
             model: None,
+            precision: Precision::F32,
             reports: PathBuf::from("runs/reports"),
             token: None,
             tls: None,

@@ -1,146 +1,101 @@
-//! Networks from image batches to feature maps.
+//! Networks from image batches to features.
 
+mod arch;
+#[cfg(test)]
+mod check;
+mod convnext;
 mod mobilenet;
+mod position;
 mod resnet;
-
-use std::fmt;
-use std::str::FromStr;
+mod vit;
 
 use candle_core::{ModuleT, Result, Tensor};
 use semblance_kernels::frozen::{Builder, Value};
-use serde::{Deserialize, Serialize};
 
+pub use arch::{Arch, Family};
+pub use convnext::{ConvNext, ConvNextConfig};
 pub use mobilenet::MobileNetV2;
 pub use resnet::{ResNet, ResNetConfig};
+pub use vit::{Vit, VitConfig};
 
-use crate::error::EmbedError;
 use crate::onnx::{Edge, Graph};
-use crate::params::Scope;
 
-/// The architectures there are, by torchvision's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Arch {
-    /// A narrow ten-layer residual network for small images (this project's own): trains in minutes on a CPU.
-    #[serde(rename = "resnet10_tiny")]
-    ResNet10Tiny,
-    /// ResNet-18 (He et al. 2015, arXiv 1512.03385).
-    #[serde(rename = "resnet18")]
-    ResNet18,
-    /// ResNet-34.
-    #[serde(rename = "resnet34")]
-    ResNet34,
-    /// ResNet-50 with the stride on the 3×3 convolution ("v1.5"), as torchvision and the Paddle original have it.
-    #[serde(rename = "resnet50")]
-    ResNet50,
-    /// ResNet-101.
-    #[serde(rename = "resnet101")]
-    ResNet101,
-    /// MobileNetV2 1.0 (Sandler et al. 2018, arXiv 1801.04381).
-    #[serde(rename = "mobilenet_v2")]
-    MobileNetV2,
-}
-
-impl Arch {
-    /// Every architecture.
-    pub const ALL: [Self; 6] = [
-        Self::ResNet10Tiny,
-        Self::ResNet18,
-        Self::ResNet34,
-        Self::ResNet50,
-        Self::ResNet101,
-        Self::MobileNetV2,
-    ];
-
-    /// The name used on the command line and in configuration files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ResNet10Tiny => "resnet10_tiny",
-            Self::ResNet18 => "resnet18",
-            Self::ResNet34 => "resnet34",
-            Self::ResNet50 => "resnet50",
-            Self::ResNet101 => "resnet101",
-            Self::MobileNetV2 => "mobilenet_v2",
-        }
-    }
-
-    /// All names, separated by commas, for messages.
-    pub fn known() -> String {
-        Self::ALL.map(Self::name).join(", ")
-    }
-
-    /// Builds the network with its tensors registered in `scope`.
-    pub fn build(self, scope: &Scope) -> Result<Backbone> {
-        let resnet = |config: ResNetConfig| Ok(Backbone::ResNet(ResNet::new(&config, scope)?));
-        match self {
-            Self::ResNet10Tiny => resnet(ResNetConfig::tiny()),
-            Self::ResNet18 => resnet(ResNetConfig::basic([2, 2, 2, 2])),
-            Self::ResNet34 => resnet(ResNetConfig::basic([3, 4, 6, 3])),
-            Self::ResNet50 => resnet(ResNetConfig::bottleneck([3, 4, 6, 3])),
-            Self::ResNet101 => resnet(ResNetConfig::bottleneck([3, 4, 23, 3])),
-            Self::MobileNetV2 => Ok(Backbone::MobileNetV2(MobileNetV2::new(scope)?)),
-        }
-    }
-}
-
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Arch {
-    type Err = EmbedError;
-
-    /// Accepts our names and timm's (`mobilenetv2_100`), with or without timm's tag behind a dot.
-    fn from_str(name: &str) -> std::result::Result<Self, EmbedError> {
-        let bare = name.split('.').next().unwrap_or(name);
-        let bare = if bare == "mobilenetv2_100" { "mobilenet_v2" } else { bare };
-        let unknown = || EmbedError::UnknownArch { name: name.to_owned(), known: Self::known() };
-        Self::ALL.into_iter().find(|arch| arch.name() == bare).ok_or_else(unknown)
-    }
-}
-
-/// A network of one of the families: `(n, 3, h, w)` → feature map `(n, c, h', w')`.
+/// A network of one of the families.
 #[derive(Debug, Clone)]
 pub enum Backbone {
     /// The residual networks.
     ResNet(ResNet),
     /// MobileNetV2.
     MobileNetV2(MobileNetV2),
+    /// ConvNeXt.
+    ConvNext(ConvNext),
+    /// ViT, DINOv2 and CLIP's image tower.
+    Vit(Vit),
+}
+
+/// What a backbone makes of a batch, before it is pooled.
+#[derive(Debug, Clone)]
+pub enum Features {
+    /// `(n, c, h, w)`.
+    Map(Tensor),
+    /// `(n, 1 + h · w, c)`, the class token first.
+    Tokens(Tensor),
 }
 
 impl Backbone {
-    /// Channels of the feature map.
+    /// Channels of the features.
     pub fn feature_dim(&self) -> usize {
         match self {
             Self::ResNet(net) => net.feature_dim(),
             Self::MobileNetV2(_) => MobileNetV2::FEATURE_DIM,
+            Self::ConvNext(net) => net.feature_dim(),
+            Self::Vit(net) => net.feature_dim(),
         }
     }
 
-    /// Writes the network, as it is at inference, into an ONNX graph.
-    pub(crate) fn emit(&self, graph: &mut Graph, x: Edge) -> Result<Edge> {
+    /// The features of images `(n, 3, h, w)`; with `train`, tracked for gradients.
+    pub fn features(&self, images: &Tensor, train: bool) -> Result<Features> {
+        Ok(match self {
+            Self::ResNet(net) => Features::Map(net.forward_t(images, train)?),
+            Self::MobileNetV2(net) => Features::Map(net.forward_t(images, train)?),
+            Self::ConvNext(net) => Features::Map(net.forward_t(images, train)?),
+            Self::Vit(net) => Features::Tokens(net.forward_t(images, train)?),
+        })
+    }
+
+    /// What the network does to the pooled features `(n, c)`: ConvNeXt's last norm stands behind the pooling.
+    pub fn finish(&self, pooled: Tensor, train: bool) -> Result<Tensor> {
         match self {
-            Self::ResNet(backbone) => backbone.emit(graph, x),
-            Self::MobileNetV2(backbone) => backbone.emit(graph, x),
+            Self::ConvNext(net) => net.finish(&pooled, train),
+            Self::ResNet(_) | Self::MobileNetV2(_) | Self::Vit(_) => Ok(pooled),
         }
     }
 
-    /// Adds the network, as it is at inference, to a frozen one.
-    pub(crate) fn freeze(&self, net: &mut Builder, x: Value) -> Result<Value> {
+    /// Writes the network, as it is at inference, into an ONNX graph; `None` if it has layers that are not written yet.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: Edge) -> Result<Option<Edge>> {
         match self {
-            Self::ResNet(backbone) => backbone.freeze(net, x),
-            Self::MobileNetV2(backbone) => backbone.freeze(net, x),
+            Self::ResNet(backbone) => backbone.emit(graph, x).map(Some),
+            Self::MobileNetV2(backbone) => backbone.emit(graph, x).map(Some),
+            Self::ConvNext(_) | Self::Vit(_) => Ok(None),
+        }
+    }
+
+    /// Adds the network, as it is at inference, to a frozen one; `None` if it has layers that cannot be frozen.
+    pub(crate) fn freeze(&self, net: &mut Builder, x: Value) -> Result<Option<Value>> {
+        match self {
+            Self::ResNet(backbone) => backbone.freeze(net, x).map(Some),
+            Self::MobileNetV2(backbone) => backbone.freeze(net, x).map(Some),
+            Self::ConvNext(_) | Self::Vit(_) => Ok(None),
         }
     }
 }
 
-impl ModuleT for Backbone {
-    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+impl Features {
+    /// The same values, of which no gradient is asked.
+    pub fn detach(&self) -> Self {
         match self {
-            Self::ResNet(net) => net.forward_t(x, train),
-            Self::MobileNetV2(net) => net.forward_t(x, train),
+            Self::Map(map) => Self::Map(map.detach()),
+            Self::Tokens(tokens) => Self::Tokens(tokens.detach()),
         }
     }
 }
@@ -158,20 +113,40 @@ mod tests {
             assert_eq!(arch.name().parse::<Arch>().unwrap(), arch);
             assert_eq!(serde_json::to_value(arch).unwrap(), arch.name());
         }
-        assert_eq!("mobilenetv2_100.ra_in1k".parse::<Arch>().unwrap(), Arch::MobileNetV2);
+        for (other, arch) in [
+            ("mobilenetv2_100.ra_in1k", Arch::MobileNetV2),
+            ("vit_small_patch14_dinov2.lvd142m", Arch::DinoV2Small),
+            ("vit_base_patch32_clip_224.openai", Arch::ClipBase32),
+            ("vit_base_patch32_clip_224.laion2b_e16", Arch::ClipBase32Gelu),
+            ("clip-vit-base-patch32", Arch::ClipBase32),
+            ("vit-base-patch16-224", Arch::VitBase16),
+            ("vit_b_16", Arch::VitBase16),
+            ("dinov2-large", Arch::DinoV2Large),
+        ] {
+            assert_eq!(other.parse::<Arch>().unwrap(), arch, "{other}");
+        }
         let unknown = "resnet51".parse::<Arch>().unwrap_err().to_string();
         assert!(unknown.contains("resnet51") && unknown.contains("resnet50"), "{unknown}");
     }
 
-    // torchvision: sum(p.numel() for p in m.parameters()) without the classifier.
+    // torchvision and timm: sum(p.numel() for p in m.parameters()) without the classifier.
+    // CLIP: with num_classes=512, without the bias that timm adds to the projection.
     #[test]
-    fn parameter_counts_are_torchvisions() {
+    fn parameter_counts_are_torchvisions_and_timms() {
         let counts = [
             (Arch::ResNet18, 11_176_512, 512),
             (Arch::ResNet34, 21_284_672, 512),
             (Arch::ResNet50, 23_508_032, 2048),
             (Arch::ResNet101, 42_500_160, 2048),
+            (Arch::ResNet152, 58_143_808, 2048),
             (Arch::MobileNetV2, 2_223_872, 1280),
+            (Arch::ConvNextTiny, 27_820_128, 768),
+            (Arch::ConvNextBase, 87_566_464, 1024),
+            (Arch::VitTiny16, 5_524_416, 192),
+            (Arch::VitSmall16, 21_665_664, 384),
+            (Arch::VitBase16, 85_798_656, 768),
+            (Arch::DinoV2Small, 22_056_192, 384),
+            (Arch::ClipBase32, 87_849_216, 512),
         ];
         for (arch, parameters, dim) in counts {
             let store = ParamStore::new(0, &Device::Cpu);
@@ -187,7 +162,7 @@ mod tests {
             let backbone = arch.build(&store.root()).unwrap();
             let x = Tensor::zeros((2, 3, 64, 96), DType::F32, &Device::Cpu).unwrap();
             for train in [false, true] {
-                let y = backbone.forward_t(&x, train).unwrap();
+                let Features::Map(y) = backbone.features(&x, train).unwrap() else { panic!("no map") };
                 assert_eq!(y.dims(), [2, backbone.feature_dim(), 2, 3], "{arch}");
             }
         }
@@ -199,7 +174,8 @@ mod tests {
             let store = ParamStore::new(3, &Device::Cpu);
             let backbone = arch.build(&store.root()).unwrap();
             let x = Tensor::randn(0f32, 1.0, (2, 3, 64, 64), &Device::Cpu).unwrap();
-            let loss = backbone.forward_t(&x, true).unwrap().sqr().unwrap().mean_all().unwrap();
+            let Features::Map(y) = backbone.features(&x, true).unwrap() else { panic!("no map") };
+            let loss = y.sqr().unwrap().mean_all().unwrap();
             let grads = loss.backward().unwrap();
             for (name, param) in store.entries("") {
                 let learned = param.kind == crate::params::Kind::Parameter;

@@ -45,6 +45,17 @@ impl BatchNorm2d {
         })
     }
 
+    /// As [`new`](Self::new), with a shift that stays 0.
+    pub fn without_shift(channels: usize, scope: &Scope) -> Result<Self> {
+        Ok(Self {
+            weight: scope.parameter("weight", channels, Init::Const(1.0))?,
+            bias: scope.buffer("bias", channels, Init::Const(0.0))?,
+            running_mean: scope.buffer("running_mean", channels, Init::Const(0.0))?,
+            running_var: scope.buffer("running_var", channels, Init::Const(1.0))?,
+            frozen: scope.norms_frozen(),
+        })
+    }
+
     /// The affine map `x · scale + shift` a channel, each `(c)`, that this layer is at inference.
     pub fn folded(&self) -> Result<(Tensor, Tensor)> {
         self.affine(false)

@@ -4,7 +4,7 @@ use candle_core::{ModuleT, Result, Tensor, Var};
 
 use crate::params::{Init, Scope, value};
 
-/// `(n, input)` → `(n, output)`: `x Wᵀ + b`.
+/// `(…, input)` → `(…, output)`: `x Wᵀ + b`.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Var,
@@ -20,6 +20,13 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// As [`new`](Self::new), started as vision transformers are: weights of deviation 0.02, no bias.
+    pub fn narrow(input: usize, output: usize, scope: &Scope) -> Result<Self> {
+        let weight = scope.parameter("weight", (output, input), Init::Normal { std: 0.02 })?;
+        let bias = scope.parameter("bias", output, Init::Const(0.0))?;
+        Ok(Self { weight, bias })
+    }
+
     /// The weights, `(output, input)`.
     pub fn weight(&self) -> &Var {
         &self.weight
@@ -31,8 +38,18 @@ impl Linear {
     }
 }
 
+/// `x Wᵀ` over the last dimension of `x (…, input)`, as one matrix product.
+pub(crate) fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (output, input) = weight.dims2()?;
+    let mut shape = x.dims().to_vec();
+    let Some(last) = shape.last_mut() else { candle_core::bail!("a scalar has no last dimension") };
+    *last = output;
+    let rows = x.elem_count() / input.max(1);
+    x.reshape((rows, input))?.matmul(&weight.t()?)?.reshape(shape)
+}
+
 impl ModuleT for Linear {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        x.matmul(&value(&self.weight, train).t()?)?.broadcast_add(&value(&self.bias, train))
+        project(x, &value(&self.weight, train))?.broadcast_add(&value(&self.bias, train))
     }
 }

@@ -67,9 +67,9 @@ mod tests {
     fn the_file_read_back_and_evaluated_gives_the_models_vectors() {
         let linear = HeadConfig::Linear { dim: 24 };
         for (arch, head) in [
-            (Arch::ResNet10Tiny, linear),
+            (Arch::ResNet10Tiny, linear.clone()),
             (Arch::ResNet18, HeadConfig::Pooled),
-            (Arch::ResNet50, linear),
+            (Arch::ResNet50, linear.clone()),
             (Arch::MobileNetV2, linear),
         ] {
             let mut config = ModelConfig::new(arch, head);

@@ -138,6 +138,7 @@ pub fn train(
     progress: &mut dyn FnMut(TrainEvent),
 ) -> Result<TrainSummary> {
     config.check()?;
+    embedder.config().check_side("train_size", config.augment.size)?;
     let data = job.data.filter(|sample| sample.class.is_some());
     let classes = data.classes().len();
     if classes < 2 {
@@ -348,3 +349,6 @@ impl Run<'_> {
         Ok(saved)
     }
 }
+
+#[cfg(test)]
+mod transformer_tests;

@@ -38,6 +38,14 @@ impl Default for EvalTransform {
 }
 
 impl EvalTransform {
+    /// The same with another crop, the short side in proportion, or with another short side.
+    #[must_use]
+    pub fn resized(self, resize: Option<u32>, crop: Option<u32>) -> Self {
+        let wide = |side: u32| u64::from(side) * u64::from(self.resize) / u64::from(self.crop.max(1));
+        let short = resize.or(crop.map(|side| u32::try_from(wide(side)).unwrap_or(u32::MAX)));
+        Self { resize: short.unwrap_or(self.resize), crop: crop.unwrap_or(self.crop), ..self }
+    }
+
     /// # Errors
     /// [`TransformError`] if the sizes are not from 1 to 4096, or the normalisation divides by 0.
     pub fn validate(&self) -> Result<(), TransformError> {
