@@ -63,7 +63,7 @@ impl ModelConfig {
     /// Refuses images of `side` pixels, a setting called `key`, that do not divide into the network's patches.
     pub(crate) fn check_side(&self, key: &'static str, side: u32) -> Result<()> {
         match self.arch.patch() {
-            Some(patch) if side as usize % patch != 0 || side == 0 => {
+            Some(patch) if !(side as usize).is_multiple_of(patch) || side == 0 => {
                 let below = side as usize / patch * patch;
                 let reason = format!(
                     "{side} pixels do not divide into the patches of {patch} that {} looks at; take {} or {}",

@@ -132,7 +132,7 @@ const ALIASES: [(&str, Arch); 17] = [
 
 /// Mean and standard deviation that CLIP was trained with.
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 impl Arch {
     /// Every architecture.
