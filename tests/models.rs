@@ -1,6 +1,6 @@
 //! Models by themselves: measured without an index, written for other programs.
 
-use crate::util::{Dir, MODEL, draw_catalogue};
+use crate::util::{Dir, MODEL, draw_catalogue, shop};
 
 #[test]
 fn a_model_is_measured_as_its_index_would_be() {
@@ -36,6 +36,70 @@ fn a_model_is_measured_as_its_index_would_be() {
     refused(&["--data", "cat", "--index", "shop", "--model", "random:resnet18"], &["--index", "--data"]);
     refused(&[&["--data", "cat", "--ef-search", "9"], &MODEL[..]].concat(), &["--ef-search"]);
     refused(&[&["--data", "cat", "--views", "flip"], &MODEL[..]].concat(), &["--queries"]);
+}
+
+#[test]
+fn integers_inside_a_model_find_what_floating_point_indexed() {
+    let dir = shop();
+    let photo = a_picture(&dir);
+    let search = |args: &[&str]| {
+        let found =
+            dir.run(["search", "--index", "shop", "--json", &photo].iter().chain(args)).exits(0).json();
+        let first = found["results"][0]["hits"][0].clone();
+        (first["key"].clone(), first["score"].as_f64().expect("a score"))
+    };
+    let ((key, plain), (found, integer)) = (search(&[]), search(&["--precision", "int16"]));
+    assert_eq!(found, key);
+    assert!((plain - integer).abs() < 1e-3, "{plain} and {integer}");
+    dir.run(["search", "--index", "shop", &photo, "--precision", "int4"])
+        .exits(2)
+        .complains_of(&["int4", "int16"]);
+    let train = ["train", "--data", "cat", "--precision", "int16", "--steps", "1", "--out", "run"];
+    dir.run(train.into_iter().chain(MODEL)).exits(2).complains_of(&["int16"]);
+}
+
+#[test]
+fn transformers_and_convnext_index_search_and_train() {
+    let dir = shop();
+    let photo = a_picture(&dir);
+    for (model, side) in [("random:vit_tiny_patch16_224", "48"), ("random:convnext_tiny", "64")] {
+        let build =
+            ["index", "build", "-q", "--data", "cat", "--name", "other", "--replace", "--model", model];
+        dir.run(build.into_iter().chain(["--crop", side])).exits(0);
+        let found = dir.run(["search", "--index", "other", "--json", "-k", "1", &photo]).exits(0).json();
+        let hit = &found["results"][0]["hits"][0];
+        assert!(photo.ends_with(hit["key"].as_str().expect("a key")), "{model}: {hit}");
+    }
+    let wrong = ["index", "build", "--data", "cat", "--name", "x", "--model", "random:vit_tiny_patch16_224"];
+    dir.run(wrong.into_iter().chain(["--crop", "50"])).exits(2).complains_of(&["50", "16"]);
+
+    let vit =
+        ["train", "-q", "--data", "cat", "--arch", "vit_tiny_patch16_224", "--crop", "32", "--steps", "2"];
+    let vit = [&vit[..], &["--batch", "4", "--train-size", "32"]].concat();
+    for (at, head) in [
+        &["--head", "batch_norm", "--pool", "class_and_mean"][..],
+        &["--head", "mlp", "--hidden", "24", "--embedding-dim", "12", "--pool", "gem"],
+        &["--head", "layer_norm"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = format!("run{at}");
+        dir.run([&vit[..], head, &["--out", &out]].concat()).exits(0);
+        let eval = ["eval", "-q", "--json", "--data", "cat", "--model", &format!("{out}/last")];
+        let measured = dir.run(eval).exits(0).json();
+        assert!(!measured["searches"][0]["map_at_r"].is_null(), "{measured}");
+    }
+    let contradiction =
+        ["train", "--data", "cat", "--arch", "resnet10_tiny", "--pool", "class_token", "--out", "x"];
+    dir.run(contradiction).exits(2).complains_of(&["class token"]);
+}
+
+/// The path of one of the catalogue's pictures.
+fn a_picture(dir: &Dir) -> String {
+    let table = std::fs::read_to_string(dir.path("cat/products.csv")).expect("the catalogue's table");
+    let first = table.lines().nth(1).and_then(|line| line.split(',').next()).expect("a path");
+    format!("cat/{first}")
 }
 
 #[test]
