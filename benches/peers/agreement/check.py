@@ -36,7 +36,7 @@ def shake(model):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, tensor in sorted(model.state_dict().items()):
-            if not tensor.is_floating_point():
+            if not tensor.is_floating_point() or tensor.ndim == 0:
                 continue
             noise = torch.randn(tensor.shape, generator=generator)
             last = name.rsplit(".", 1)[-1]

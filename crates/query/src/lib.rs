@@ -11,7 +11,7 @@
 //! ```
 //! use semblance_embed::dataset::sample::SampleCatalogue;
 //! use semblance_embed::transform::EvalTransform;
-//! use semblance_embed::{Embedder, ModelSource};
+//! use semblance_embed::{Embedder, ModelSource, Precision};
 //! use semblance_index::{IndexWriter, SearchParams};
 //! use semblance_query::evaluate::OwnItems;
 //! use semblance_query::{Engine, EvalConfig, Gallery, catalog, evaluate};
