@@ -108,7 +108,7 @@ def main():
                 found.append(np.abs(by_timm(room / f"timm{i}", paths, room / "cat") - vectors).max())
             failed |= max(found) > LIMIT
             print(f"| {name} | " + " | ".join(f"{v:.1e}" for v in found) + (" |" if len(found) == 2 else " | – |"), flush=True)
-    sys.exit(failed)
+    sys.exit(int(failed))
 
 
 if __name__ == "__main__":
