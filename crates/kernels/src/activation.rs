@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use crate::simd::vectorized;
 use crate::{KernelError, host};
 
 const OP: &str = "add_activate";
@@ -46,12 +47,23 @@ impl Activation {
         let (low, high) = self.limits();
         let mut masked = vec![0f32; grad.len()];
         let chunks = masked.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK)).zip(result.par_chunks(CHUNK));
-        chunks.for_each(|((masked, grad), result)| {
-            for ((m, &g), &y) in masked.iter_mut().zip(grad).zip(result) {
-                *m = if y > low && y < high { g } else { 0.0 };
-            }
-        });
+        chunks.for_each(|((masked, grad), result)| mask(masked, grad, result, low, high));
         masked
+    }
+}
+
+vectorized! {
+    fn mask(masked: &mut [f32], grad: &[f32], result: &[f32], low: f32, high: f32) {
+        for ((m, &g), &y) in masked.iter_mut().zip(grad).zip(result) {
+            // Both sides are looked at, so that there is no branch.
+            *m = if (y > low) & (y < high) { g } else { 0.0 };
+        }
+    }
+}
+
+vectorized! {
+    fn add_limited(y: &mut [f32], a: &[f32], b: &[f32], low: f32, high: f32) {
+        y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = (a + b).max(low).min(high));
     }
 }
 
@@ -89,9 +101,7 @@ impl CustomOp2 for AddActivateOp {
         let (low, high) = self.0.limits();
         let mut y = vec![0f32; a.len()];
         let chunks = y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
-        chunks.for_each(|((y, a), b)| {
-            y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = (a + b).max(low).min(high));
-        });
+        chunks.for_each(|((y, a), b)| add_limited(y, a, b, low, high));
         Ok((CpuStorage::F32(y), al.shape().clone()))
     }
 

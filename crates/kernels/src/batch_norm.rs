@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use crate::simd::vectorized;
 use crate::{Activation, KernelError, host};
 
 const OP: &str = "batch_norm_train";
@@ -94,12 +95,10 @@ impl CustomOp3 for BatchNorm {
         let x = host::slice(OP, "the input", x, xl)?;
         let gamma = host::slice(OP, "gamma", gamma, gl)?;
         let beta = host::slice(OP, "beta", beta, bl)?;
-        let (low, high) = self.activation.limits();
+        let limits = self.activation.limits();
         let mut y = vec![0f32; x.len()];
         y.par_chunks_mut(h * w).zip(x.par_chunks(h * w)).enumerate().for_each(|(index, (y, x))| {
-            let channel = index % c;
-            let (scale, shift) = self.affine(channel, gamma, beta);
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = (x * scale + shift).max(low).min(high));
+            normalise(y, x, self.affine(index % c, gamma, beta), limits);
         });
         Ok((CpuStorage::F32(y), Shape::from((n, c, h, w))))
     }
@@ -108,8 +107,8 @@ impl CustomOp3 for BatchNorm {
         &self,
         x: &Tensor,
         gamma: &Tensor,
+        beta: &Tensor,
         _: &Tensor,
-        y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (n, c, h, w) = x.dims4()?;
@@ -117,13 +116,9 @@ impl CustomOp3 for BatchNorm {
         let (dx, dgamma, dbeta) = host::with_values(OP, "the gradient", grad, |grad| {
             host::with_values(OP, "the input", x, |x| {
                 host::with_values(OP, "gamma", gamma, |gamma| {
-                    let shape = (n, c, h * w);
-                    if self.activation == Activation::None {
-                        return self.gradients(x, gamma, grad, shape, need_x);
-                    }
-                    let masked =
-                        host::with_values(OP, "the result", y, |y| Ok(self.activation.masked(grad, y)))?;
-                    self.gradients(x, gamma, &masked, shape, need_x)
+                    host::with_values(OP, "beta", beta, |beta| {
+                        self.gradients(x, (gamma, beta), grad, (n, c, h * w), self.activation, need_x)
+                    })
                 })
             })
         })?;
@@ -158,26 +153,30 @@ impl BatchNorm {
 
     /// With x̂ = (x − mean)·scale and m values a channel: dβ = Σ g, dγ = Σ g·x̂,
     /// dx = γ·scale·(g − dβ/m − x̂·dγ/m).
+    ///
+    /// g is the gradient where `activation` behind the norm lets it pass, which is seen from x again.
     #[allow(clippy::type_complexity)]
     pub(crate) fn gradients(
         &self,
         x: &[f32],
-        gamma: &[f32],
+        (gamma, beta): (&[f32], &[f32]),
         grad: &[f32],
         (n, c, plane): (usize, usize, usize),
+        activation: Activation,
         need_x: bool,
     ) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>)> {
         if grad.len() != x.len() {
             return Err(KernelError::NotHostF32 { op: OP, what: "the gradient" }.into());
         }
+        let gate = |channel| Gate { affine: self.affine(channel, gamma, beta), limits: activation.limits() };
         let sums: Vec<(f32, f32)> = (0..c)
             .into_par_iter()
             .map(|channel| {
                 let (mut plain, mut weighted) = (0f64, 0f64);
                 for image in 0..n {
                     let at = (image * c + channel) * plane;
-                    let (s, t) =
-                        sum_and_centred_product(&grad[at..][..plane], &x[at..][..plane], self.mean[channel]);
+                    let (grad, x) = (&grad[at..][..plane], &x[at..][..plane]);
+                    let (s, t) = sum_and_centred_product(grad, x, self.mean[channel], gate(channel));
                     plain += s;
                     weighted += t;
                 }
@@ -193,12 +192,50 @@ impl BatchNorm {
             let outer = gamma[channel] * self.scale[channel];
             let slope = outer * self.scale[channel] * dgamma / count;
             let offset = outer * dbeta / count - slope * self.mean[channel];
-            for ((dx, x), g) in dx.iter_mut().zip(x).zip(grad) {
-                *dx = outer * g - slope * x - offset;
-            }
+            input_gradient(dx, x, grad, (outer, slope, offset), gate(channel));
         });
         let (dbeta, dgamma) = sums.into_iter().unzip();
         Ok((dx, dgamma, dbeta))
+    }
+}
+
+/// What stands between a gradient and a channel's norm: the activation, which passes it where the norm's result lies
+/// within its limits.
+#[derive(Clone, Copy)]
+struct Gate {
+    affine: (f32, f32),
+    limits: (f32, f32),
+}
+
+impl Gate {
+    #[inline(always)]
+    fn pass(self, g: f32, x: f32) -> f32 {
+        let y = x * self.affine.0 + self.affine.1;
+        // Both sides are looked at, so that there is no branch.
+        if (y > self.limits.0) & (y < self.limits.1) { g } else { 0.0 }
+    }
+}
+
+vectorized! {
+    /// `y` = x·scale + shift within the limits.
+    pub(crate) fn normalise(y: &mut [f32], x: &[f32], affine: (f32, f32), limits: (f32, f32)) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = limit(x * affine.0 + affine.1, limits.0, limits.1));
+    }
+}
+
+/// `v` within `low ..= high`; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn limit(v: f32, low: f32, high: f32) -> f32 {
+    let v = if v < low { low } else { v };
+    if v > high { high } else { v }
+}
+
+vectorized! {
+    fn input_gradient(dx: &mut [f32], x: &[f32], grad: &[f32], factors: (f32, f32, f32), gate: Gate) {
+        let (outer, slope, offset) = factors;
+        for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(grad) {
+            *dx = outer * gate.pass(g, x) - slope * x - offset;
+        }
     }
 }
 
@@ -222,49 +259,62 @@ const LANES: usize = 16;
 const RUN: usize = 1024;
 
 /// Σ f(value) with vector-wide partial sums, each run of values carried over in f64.
+#[inline(always)]
 fn lane_sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
-    values
-        .chunks(RUN)
-        .map(|run| {
-            let mut lanes = [0f32; LANES];
-            let chunks = run.chunks_exact(LANES);
-            let rest: f32 = chunks.remainder().iter().map(|&v| f(v)).sum();
-            for chunk in chunks {
-                for lane in 0..LANES {
-                    lanes[lane] += f(chunk[lane]);
-                }
-            }
-            f64::from(lanes.iter().sum::<f32>() + rest)
-        })
-        .sum()
-}
-
-fn sum(values: &[f32]) -> f64 {
-    lane_sum(values, |v| v)
-}
-
-fn centred_square_sum(values: &[f32], mean: f32) -> f64 {
-    lane_sum(values, |v| (v - mean) * (v - mean))
-}
-
-/// Σ g and Σ g·(x − mean).
-fn sum_and_centred_product(grad: &[f32], x: &[f32], mean: f32) -> (f64, f64) {
-    let mut total = (0f64, 0f64);
-    for (grad, x) in grad.chunks(RUN).zip(x.chunks(RUN)) {
-        let (mut plain, mut product) = ([0f32; LANES], [0f32; LANES]);
-        let (g, v) = (grad.chunks_exact(LANES), x.chunks_exact(LANES));
-        let rest = g.remainder().iter().zip(v.remainder());
-        let rest = rest.fold((0f32, 0f32), |sums, (g, v)| (sums.0 + g, sums.1 + g * (v - mean)));
-        for (g, v) in g.zip(v) {
+    let mut total = 0f64;
+    for run in values.chunks(RUN) {
+        let mut lanes = [0f32; LANES];
+        let chunks = run.chunks_exact(LANES);
+        let mut rest = 0f32;
+        for &v in chunks.remainder() {
+            rest += f(v);
+        }
+        for chunk in chunks {
             for lane in 0..LANES {
-                plain[lane] += g[lane];
-                product[lane] += g[lane] * (v[lane] - mean);
+                lanes[lane] += f(chunk[lane]);
             }
         }
-        total.0 += f64::from(plain.iter().sum::<f32>() + rest.0);
-        total.1 += f64::from(product.iter().sum::<f32>() + rest.1);
+        total += f64::from(lanes.iter().sum::<f32>() + rest);
     }
     total
+}
+
+vectorized! {
+    fn sum(values: &[f32]) -> f64 {
+        lane_sum(values, |v| v)
+    }
+}
+
+vectorized! {
+    fn centred_square_sum(values: &[f32], mean: f32) -> f64 {
+        lane_sum(values, |v| (v - mean) * (v - mean))
+    }
+}
+
+vectorized! {
+    /// Σ g and Σ g·(x − mean) over the gradients g that pass.
+    fn sum_and_centred_product(grad: &[f32], x: &[f32], mean: f32, gate: Gate) -> (f64, f64) {
+        let mut total = (0f64, 0f64);
+        for (grad, x) in grad.chunks(RUN).zip(x.chunks(RUN)) {
+            let (mut plain, mut product) = ([0f32; LANES], [0f32; LANES]);
+            let (g, v) = (grad.chunks_exact(LANES), x.chunks_exact(LANES));
+            let mut rest = (0f32, 0f32);
+            for (&g, &v) in g.remainder().iter().zip(v.remainder()) {
+                let g = gate.pass(g, v);
+                rest = (rest.0 + g, rest.1 + g * (v - mean));
+            }
+            for (g, v) in g.zip(v) {
+                for lane in 0..LANES {
+                    let g = gate.pass(g[lane], v[lane]);
+                    plain[lane] += g;
+                    product[lane] += g * (v[lane] - mean);
+                }
+            }
+            total.0 += f64::from(plain.iter().sum::<f32>() + rest.0);
+            total.1 += f64::from(product.iter().sum::<f32>() + rest.1);
+        }
+        total
+    }
 }
 
 #[cfg(test)]

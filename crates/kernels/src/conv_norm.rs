@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::batch_norm::{BatchNorm, batch_norm_train};
+use crate::batch_norm::{BatchNorm, batch_norm_train, limit, normalise};
 use crate::conv_shape::ConvShape;
 use crate::conv2d::{self, conv2d};
+use crate::simd::vectorized;
 use crate::{Activation, Conv2dConfig, KernelError, host};
 
 const OP: &str = "conv_norm_train";
@@ -161,11 +162,9 @@ impl CustomOp3 for ConvNormOp {
             match p.residual {
                 Some(residual) => {
                     let residual = &residual[index * plane..][..plane];
-                    for ((y, z), r) in y.iter_mut().zip(z).zip(residual) {
-                        *y = limit(z * scale + shift + r, low, high);
-                    }
+                    normalise_and_add(y, z, residual, (scale, shift), (low, high));
                 }
-                None => y.iter_mut().zip(z).for_each(|(y, z)| *y = limit(z * scale + shift, low, high)),
+                None => normalise(y, z, (scale, shift), (low, high)),
             }
         });
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { z, norm, variance });
@@ -185,16 +184,24 @@ impl CustomOp3 for ConvNormOp {
         let Some(Saved { z, norm, .. }) = &*saved else {
             return Err(KernelError::NotHostF32 { op: OP, what: "the input" }.into());
         };
-        let masked = host::with_values(OP, "the gradient", grad, |grad| {
-            host::with_values(OP, "the result", y, |y| Ok(self.cfg.activation.masked(grad, y)))
-        })?;
+        // A residual has the gradient behind the activation for its own; without one it is never written down.
+        let masked = match self.has_residual {
+            true => Some(host::with_values(OP, "the gradient", grad, |grad| {
+                host::with_values(OP, "the result", y, |y| Ok(self.cfg.activation.masked(grad, y)))
+            })?),
+            false => None,
+        };
         let (need_x, need_weight) = (x.track_op(), second.track_op());
         let (dx, dw, dscales) = host::with_values(OP, "the input", x, |x| {
             host::with_values(OP, "the weight", second, |second| {
                 host::with_values(OP, "the parameters", third, |third| {
                     let p = self.parameters(second, third);
-                    let dims = (s.n, s.out_c, s.out_plane());
-                    let (dz, dgamma, dbeta) = norm.gradients(z, p.gamma, &masked, dims, true)?;
+                    let (dims, scales) = ((s.n, s.out_c, s.out_plane()), (p.gamma, p.beta));
+                    let (dz, dgamma, dbeta) =
+                        host::with_values(OP, "the gradient", grad, |grad| match &masked {
+                            Some(masked) => norm.gradients(z, scales, masked, dims, Activation::None, true),
+                            None => norm.gradients(z, scales, grad, dims, self.cfg.activation, true),
+                        })?;
                     let (dx, dw) = conv2d::backward(s, x, p.weight, &dz, need_x, need_weight)?;
                     Ok((dx, dw, [dgamma, dbeta].concat()))
                 })
@@ -202,7 +209,7 @@ impl CustomOp3 for ConvNormOp {
         })?;
         let device = x.device();
         let dx = dx.map(|v| Tensor::from_vec(v, x.shape(), device)).transpose()?;
-        if self.has_residual {
+        if let Some(masked) = masked {
             let parameters = dw.map(|mut dw| {
                 dw.extend_from_slice(&dscales);
                 Tensor::from_vec(dw, second.shape(), device)
@@ -215,10 +222,13 @@ impl CustomOp3 for ConvNormOp {
     }
 }
 
-/// `v` within `low ..= high`; NaN stays NaN.
-fn limit(v: f32, low: f32, high: f32) -> f32 {
-    let v = if v < low { low } else { v };
-    if v > high { high } else { v }
+vectorized! {
+    /// `y` = z·scale + shift + residual within the limits.
+    fn normalise_and_add(y: &mut [f32], z: &[f32], residual: &[f32], affine: (f32, f32), limits: (f32, f32)) {
+        for ((y, z), r) in y.iter_mut().zip(z).zip(residual) {
+            *y = limit(z * affine.0 + affine.1 + r, limits.0, limits.1);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,27 +1,29 @@
 //! Convolution where every group has one input channel: no sum over channels, so memory traffic is all there is.
+//!
+//! Each plane is copied into a bordered one, whose pixels then are one long row to every tap of the window: result
+//! i is Σ weight · pixel\[i + offset of the tap\], however short the image's own rows are. What falls on the border or, with a
+//! stride, between the results is computed and left out, or is zero in a gradient.
 
 use rayon::prelude::*;
 
 use crate::conv_shape::ConvShape;
+use crate::simd::{Isa, LANES, Lanes, on_isa};
+
+/// Values of a result that are summed in registers together.
+const STEP: usize = 2 * LANES;
+/// Taps whose gradients are summed together.
+const TOGETHER: usize = 3;
 
 /// `y` (n, out, h', w') from `x` and `w` (out, 1, kh, kw); output channel o reads input channel o / (out / in).
 pub(crate) fn forward(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let (multiplier, taps) = (s.out_c_group(), s.taps());
-    y.par_chunks_mut(s.out_plane()).enumerate().for_each(|(index, y)| {
-        let (image, out) = (index / s.out_c, index % s.out_c);
-        let x = &x[(image * s.in_c + out / multiplier) * s.in_plane()..][..s.in_plane()];
-        y.fill(bias.map_or(0.0, |b| b[out]));
-        for (tap, &weight) in w[out * taps..][..taps].iter().enumerate() {
-            for_each_row(s, tap, |out_row, in_row, len| {
-                let from = &x[in_row..];
-                let to = &mut y[out_row..][..len];
-                if s.cfg.stride == 1 {
-                    to.iter_mut().zip(&from[..len]).for_each(|(t, f)| *t += weight * f);
-                } else {
-                    to.iter_mut().zip(from.iter().step_by(s.cfg.stride)).for_each(|(t, f)| *t += weight * f);
-                }
-            });
-        }
+    let (multiplier, taps, rows) = (s.out_c_group(), s.taps(), Rows::new(s));
+    let scratch = || (rows.input_buffer(), rows.result_buffer());
+    y.par_chunks_mut(s.out_plane()).enumerate().for_each_init(scratch, |(image, result), (index, y)| {
+        let (n, out) = (index / s.out_c, index % s.out_c);
+        rows.put_input(image, &x[(n * s.in_c + out / multiplier) * s.in_plane()..][..s.in_plane()]);
+        let bias = bias.map_or(0.0, |b| b[out]);
+        Rows::correlate(result, image, &rows.offsets, &w[out * taps..][..taps], bias);
+        rows.take_result(result, y);
     });
 }
 
@@ -34,98 +36,290 @@ pub(crate) fn backward(
     need_x: bool,
     need_w: bool,
 ) -> (Option<Vec<f32>>, Option<Vec<f32>>) {
-    let dx = need_x.then(|| input_gradient(s, w, grad));
-    let dw = need_w.then(|| weight_gradient(s, x, grad));
-    (dx, dw)
+    let rows = Rows::new(s);
+    // Each share of the images has a weight gradient of its own; they are added in order, so that the result
+    // does not depend on which thread was faster.
+    let share = s.n.div_ceil(rayon::current_num_threads()).max(1);
+    let mut dx = vec![0f32; if need_x { s.x_len() } else { 0 }];
+    let parts: Vec<Vec<f32>> = if need_x {
+        let shares = dx.par_chunks_mut(share * s.in_c * s.in_plane()).enumerate();
+        shares.map(|(i, dx)| rows.gradients((x, w, grad), i * share, share, Some(dx), need_w)).collect()
+    } else {
+        let shares = (0..s.n.div_ceil(share)).into_par_iter();
+        shares.map(|i| rows.gradients((x, w, grad), i * share, share, None, need_w)).collect()
+    };
+    let dw = parts.into_iter().reduce(|mut sum, part| {
+        sum.iter_mut().zip(&part).for_each(|(a, b)| *a += b);
+        sum
+    });
+    (need_x.then_some(dx), if need_w { dw } else { None })
 }
 
-fn input_gradient(s: &ConvShape, w: &[f32], grad: &[f32]) -> Vec<f32> {
-    let (multiplier, taps) = (s.out_c_group(), s.taps());
-    let mut dx = vec![0f32; s.x_len()];
-    dx.par_chunks_mut(s.in_plane()).enumerate().for_each(|(index, dx)| {
-        let (image, channel) = (index / s.in_c, index % s.in_c);
-        for out in channel * multiplier..(channel + 1) * multiplier {
-            let grad = &grad[(image * s.out_c + out) * s.out_plane()..][..s.out_plane()];
-            for (tap, &weight) in w[out * taps..][..taps].iter().enumerate() {
-                for_each_row(s, tap, |out_row, in_row, len| {
-                    let from = &grad[out_row..][..len];
-                    let to = &mut dx[in_row..];
-                    if s.cfg.stride == 1 {
-                        to.iter_mut().zip(from).for_each(|(t, f)| *t += weight * f);
-                    } else {
-                        to.iter_mut().step_by(s.cfg.stride).zip(from).for_each(|(t, f)| *t += weight * f);
+/// Where the pixels of a plane lie in its bordered copy.
+struct Rows {
+    shape: ConvShape,
+    /// Values from one row of the bordered plane to the next.
+    pitch: usize,
+    /// Each tap's distance from the first.
+    offsets: Vec<usize>,
+    /// The last tap's.
+    reach: usize,
+    /// Results at stride 1, as one row.
+    results: usize,
+    /// The first pixel inside the border, and one after the last.
+    inside: (usize, usize),
+    /// From a place in the input's gradient to the gradient of the result that a tap carries there, seen from the first
+    /// pixel inside.
+    back_offsets: Vec<usize>,
+}
+
+impl Rows {
+    fn new(s: &ConvShape) -> Self {
+        let (padding, dilation) = (s.cfg.padding, s.cfg.dilation);
+        let pitch = s.in_w + 2 * padding;
+        let tap = |t: usize| t / s.k_w * dilation * pitch + t % s.k_w * dilation;
+        let offsets: Vec<usize> = (0..s.taps()).map(tap).collect();
+        let reach = tap(s.taps() - 1);
+        let first = padding * pitch + padding;
+        Self {
+            shape: *s,
+            pitch,
+            results: (s.in_h + 2 * padding) * pitch - reach,
+            inside: (first, first + (s.in_h - 1) * pitch + s.in_w),
+            back_offsets: offsets.iter().map(|offset| reach + first - offset).collect(),
+            offsets,
+            reach,
+        }
+    }
+
+    fn input_buffer(&self) -> Vec<f32> {
+        vec![0.0; self.reach + self.results + STEP]
+    }
+
+    fn result_buffer(&self) -> Vec<f32> {
+        vec![0.0; self.results + STEP]
+    }
+
+    /// A gradient of the results with room for every tap on both sides.
+    fn gradient_buffer(&self) -> Vec<f32> {
+        vec![0.0; self.results + 2 * self.reach + STEP]
+    }
+
+    fn put_input(&self, buffer: &mut [f32], plane: &[f32]) {
+        for (y, row) in plane.chunks_exact(self.shape.in_w).enumerate() {
+            buffer[self.inside.0 + y * self.pitch..][..row.len()].copy_from_slice(row);
+        }
+    }
+
+    fn take_input(&self, buffer: &[f32], plane: &mut [f32]) {
+        for (y, row) in plane.chunks_exact_mut(self.shape.in_w).enumerate() {
+            row.copy_from_slice(&buffer[y * self.pitch..][..row.len()]);
+        }
+    }
+
+    fn take_result(&self, buffer: &[f32], plane: &mut [f32]) {
+        let stride = self.shape.cfg.stride;
+        for (y, row) in plane.chunks_exact_mut(self.shape.out_w).enumerate() {
+            let from = &buffer[y * stride * self.pitch..];
+            match stride {
+                1 => row.copy_from_slice(&from[..row.len()]),
+                _ => row.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, from)| *to = *from),
+            }
+        }
+    }
+
+    fn put_gradient(&self, buffer: &mut [f32], plane: &[f32]) {
+        let stride = self.shape.cfg.stride;
+        for (y, row) in plane.chunks_exact(self.shape.out_w).enumerate() {
+            let to = &mut buffer[self.reach + y * stride * self.pitch..];
+            match stride {
+                1 => to[..row.len()].copy_from_slice(row),
+                _ => to.iter_mut().step_by(stride).zip(row).for_each(|(to, from)| *to = *from),
+            }
+        }
+    }
+
+    /// Writes the gradient to the input of some images, and returns that to the weight, which is empty unless `need_w`.
+    fn gradients(
+        &self,
+        (x, w, grad): (&[f32], &[f32], &[f32]),
+        first: usize,
+        images: usize,
+        mut dx: Option<&mut [f32]>,
+        need_w: bool,
+    ) -> Vec<f32> {
+        let s = &self.shape;
+        let (multiplier, taps) = (s.out_c_group(), s.taps());
+        let (mut image, mut gradient) = (self.input_buffer(), self.gradient_buffer());
+        let inside = self.inside.1 - self.inside.0;
+        let (mut sum, mut part) = (vec![0f32; inside + STEP], vec![0f32; inside + STEP]);
+        let mut dw = vec![0f32; if need_w { s.w_len() } else { 0 }];
+        for n in first..(first + images).min(s.n) {
+            for channel in 0..s.in_c {
+                if need_w {
+                    self.put_input(&mut image, &x[(n * s.in_c + channel) * s.in_plane()..][..s.in_plane()]);
+                }
+                for i in 0..multiplier {
+                    let out = channel * multiplier + i;
+                    let w = &w[out * taps..][..taps];
+                    self.put_gradient(
+                        &mut gradient,
+                        &grad[(n * s.out_c + out) * s.out_plane()..][..s.out_plane()],
+                    );
+                    if need_w {
+                        self.dots(&mut dw[out * taps..][..taps], &gradient[self.reach..], &image);
                     }
-                });
-            }
-        }
-    });
-    dx
-}
-
-fn weight_gradient(s: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let (multiplier, taps) = (s.out_c_group(), s.taps());
-    let mut dw = vec![0f32; s.w_len()];
-    dw.par_chunks_mut(taps).enumerate().for_each(|(out, dw)| {
-        for image in 0..s.n {
-            let grad = &grad[(image * s.out_c + out) * s.out_plane()..][..s.out_plane()];
-            let x = &x[(image * s.in_c + out / multiplier) * s.in_plane()..][..s.in_plane()];
-            for (tap, sum) in dw.iter_mut().enumerate() {
-                let mut plane_sum = 0.0;
-                for_each_row(s, tap, |out_row, in_row, len| {
-                    let (grad, x) = (&grad[out_row..][..len], &x[in_row..]);
-                    plane_sum += if s.cfg.stride == 1 {
-                        dot(grad, &x[..len])
+                    if dx.is_none() {
+                        continue;
+                    }
+                    if i == 0 {
+                        Self::correlate(&mut sum, &gradient, &self.back_offsets, w, 0.0);
                     } else {
-                        grad.iter().zip(x.iter().step_by(s.cfg.stride)).map(|(g, v)| g * v).sum::<f32>()
-                    };
-                });
-                *sum += plane_sum;
+                        Self::correlate(&mut part, &gradient, &self.back_offsets, w, 0.0);
+                        sum.iter_mut().zip(&part).for_each(|(a, b)| *a += b);
+                    }
+                }
+                if let Some(dx) = dx.as_deref_mut() {
+                    let at = ((n - first) * s.in_c + channel) * s.in_plane();
+                    self.take_input(&sum, &mut dx[at..][..s.in_plane()]);
+                }
             }
         }
-    });
-    dw
-}
+        dw
+    }
 
-/// A dot product with eight partial sums, which the compiler turns into vector instructions.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 8];
-    let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(x, y)| x * y).sum();
-    for (a, b) in a.zip(b) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
+    /// `to`\[i\] = bias + Σ weight · `from`\[i + offset\] for all of `to` but its last [`STEP`] values.
+    fn correlate(to: &mut [f32], from: &[f32], offsets: &[usize], weights: &[f32], bias: f32) {
+        let count = to.len() - STEP;
+        let furthest = offsets.iter().max().map_or(0, |&offset| offset);
+        assert!(
+            furthest + count + STEP <= from.len() && offsets.len() <= weights.len(),
+            "buffers do not fit"
+        );
+        // SAFETY: values are read up to the furthest offset and written up to the end of the last, possibly cut, step,
+        // which the buffers hold.
+        unsafe { correlate(Isa::detect(), to.as_mut_ptr(), from.as_ptr(), offsets, weights, bias, count) };
+    }
+
+    /// Adds Σ `gradient`\[i\] · `image`\[i + offset\] over all results to each tap's sum.
+    fn dots(&self, sums: &mut [f32], gradient: &[f32], image: &[f32]) {
+        assert!(self.results + LANES <= gradient.len() && self.reach + self.results + LANES <= image.len());
+        for (sums, offsets) in sums.chunks_mut(TOGETHER).zip(self.offsets.chunks(TOGETHER)) {
+            let mut three = [0; TOGETHER];
+            three[..offsets.len()].copy_from_slice(offsets);
+            let mut lanes = [0f32; TOGETHER * LANES];
+            // SAFETY: the buffers hold the results, the taps' reach and the cut vector at the end, which is zero in the
+            // gradient.
+            unsafe {
+                dots(
+                    Isa::detect(),
+                    lanes.as_mut_ptr(),
+                    gradient.as_ptr(),
+                    image.as_ptr(),
+                    &three,
+                    self.results,
+                );
+            }
+            for (sum, lanes) in sums.iter_mut().zip(lanes.chunks(LANES)) {
+                *sum += lanes.iter().sum::<f32>();
+            }
         }
     }
-    sums.iter().sum::<f32>() + rest
 }
 
-/// Calls `f(first output index, first input index, length)` for each row of outputs that the tap meets inside the
-/// image; the inputs lie `stride` apart.
-fn for_each_row(s: &ConvShape, tap: usize, mut f: impl FnMut(usize, usize, usize)) {
-    let (ky, kx) = (tap / s.k_w * s.cfg.dilation, tap % s.k_w * s.cfg.dilation);
-    let (y0, y1) = s.valid_outputs(ky, s.in_h, s.out_h);
-    let (x0, x1) = s.valid_outputs(kx, s.in_w, s.out_w);
-    if x0 == x1 {
-        return;
+on_isa! {
+    /// # Safety
+    /// `to` must be good for `count` values rounded up to whole steps, `from` for as many behind each offset.
+    unsafe fn correlate(
+        to: *mut f32,
+        from: *const f32,
+        offsets: &[usize],
+        weights: &[f32],
+        bias: f32,
+        count: usize,
+    ) = correlate_lanes;
+}
+
+#[inline(always)]
+unsafe fn correlate_lanes<S: Lanes>(
+    to: *mut f32,
+    from: *const f32,
+    offsets: &[usize],
+    weights: &[f32],
+    bias: f32,
+    count: usize,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        for i in (0..count).step_by(STEP) {
+            let (mut a, mut b) = (S::splat(bias), S::splat(bias));
+            for (&offset, &weight) in offsets.iter().zip(weights) {
+                let (w, from) = (S::splat(weight), from.add(i + offset));
+                a = S::mul_add(w, S::load(from), a);
+                b = S::mul_add(w, S::load(from.add(LANES)), b);
+            }
+            S::store(to.add(i), a);
+            S::store(to.add(i + LANES), b);
+        }
     }
-    for oy in y0..y1 {
-        let iy = oy * s.cfg.stride + ky - s.cfg.padding;
-        let ix = x0 * s.cfg.stride + kx - s.cfg.padding;
-        f(oy * s.out_w + x0, iy * s.in_w + ix, x1 - x0);
+}
+
+on_isa! {
+    /// # Safety
+    /// `lanes` must be good for a vector a tap, `gradient` for `count` values rounded up to whole vectors, `image` for as
+    /// many behind each offset.
+    unsafe fn dots(
+        lanes: *mut f32,
+        gradient: *const f32,
+        image: *const f32,
+        offsets: &[usize; TOGETHER],
+        count: usize,
+    ) = dot_lanes;
+}
+
+#[inline(always)]
+unsafe fn dot_lanes<S: Lanes>(
+    lanes: *mut f32,
+    gradient: *const f32,
+    image: *const f32,
+    offsets: &[usize; TOGETHER],
+    count: usize,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut sums = [S::splat(0.0); TOGETHER];
+        for i in (0..count).step_by(LANES) {
+            let g = S::load(gradient.add(i));
+            for (sum, &offset) in sums.iter_mut().zip(offsets) {
+                *sum = S::mul_add(g, S::load(image.add(i + offset)), *sum);
+            }
+        }
+        for (t, sum) in sums.into_iter().enumerate() {
+            S::store(lanes.add(t * LANES), sum);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Conv2dConfig;
 
     #[test]
-    fn dot_handles_every_remainder() {
-        for len in 0..35 {
-            let a: Vec<f32> = (0..len).map(|i| i as f32).collect();
-            let b: Vec<f32> = (0..len).map(|i| 2.0 - i as f32).collect();
-            let expected: f32 = (0..len).map(|i| i as f32 * (2.0 - i as f32)).sum();
-            assert_eq!(dot(&a, &b), expected);
+    fn bordered_planes_hold_every_tap_of_every_result() {
+        for (side, kernel, stride, padding, dilation) in
+            [(1, 1, 1, 0, 1), (5, 3, 1, 1, 1), (7, 3, 2, 1, 1), (6, 5, 1, 4, 2), (9, 2, 3, 0, 3)]
+        {
+            let cfg = Conv2dConfig { stride, padding, dilation, groups: 2 };
+            let s = ConvShape::new(&[1, 2, side, side + 1], &[2, 1, kernel, kernel], cfg).unwrap();
+            let rows = Rows::new(&s);
+            let last = ((s.out_h - 1) * rows.pitch + s.out_w - 1) * stride;
+            assert!(last < rows.results, "{s:?}");
+            assert!(rows.offsets.iter().all(|o| last + o < rows.input_buffer().len()), "{s:?}");
+            // The gradient of the result at 0 reaches the pixel at `offset`, if that lies inside.
+            for (&offset, &back) in rows.offsets.iter().zip(&rows.back_offsets) {
+                assert_eq!(rows.inside.0 + rows.reach, back + offset, "{s:?}");
+            }
         }
     }
 }

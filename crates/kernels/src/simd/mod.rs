@@ -130,3 +130,33 @@ macro_rules! on_isa {
     };
 }
 pub(crate) use on_isa;
+
+/// Defines a safe function whose loops the compiler turns into vectors of the processor at hand: its body is compiled for
+/// AVX2 besides the target's baseline.
+///
+/// For passes over memory, which gain nothing from being written in vectors by hand. The results of both are the same
+/// bits, since products and sums are not contracted.
+macro_rules! vectorized {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn plain($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    plain($($arg),*)
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has what the function was compiled for.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            plain($($arg),*)
+        }
+    };
+}
+pub(crate) use vectorized;
