@@ -22,7 +22,7 @@ SPLIT = HERE / "split.json"
 LEARNT, HELD_OUT, CHOOSE_SEED = 41, 12, 100
 BATCH = 32
 # The short side before the crop, in torchvision's proportion.
-RESIZE = {96: 110, 112: 128, 128: 146, 160: 182, 192: 219, 224: 256}
+RESIZE = {64: 73, 96: 110, 112: 128, 128: 146, 160: 182, 192: 219, 224: 256}
 
 # The paper's or reference's settings, which are the program's defaults, but for the normalised softmax.
 CLASSIFYING = {
@@ -61,6 +61,8 @@ class Failed(Exception):
 
 class Program:
     """The program, Grocery and a room to work in."""
+
+    arch = "mobilenet_v2"
 
     def __init__(self, semblance, grocery, weights, work):
         self.path, self.weights = Path(semblance).resolve(), Path(weights).resolve()
@@ -107,7 +109,7 @@ class Program:
         write("choose-gallery", [row for rows in by_class.values() for row in rows[:2]])
         write("choose-queries", [row for rows in by_class.values() for row in rows[len(rows) // 2 :]])
 
-    def train(self, out, *, loss, lr, seed, steps, data="learnt-train", size=96, train_size=None, init=None, extra=()):
+    def train(self, out, *, loss, lr, seed, steps, data="learnt-train", size=96, train_size=None, init=None, flags=None):
         """Trains into the folder `out`; the seconds it took, and the losses of its steps."""
         shutil.rmtree(out, ignore_errors=True)
         start = ["--init", init] if init else ["--model", self.weights, "--resize", RESIZE[size], "--crop", size]
@@ -116,9 +118,9 @@ class Program:
         began = time.monotonic()
         self.ask(
             "train", "--data", self.lists / f"{data}.csv", "--root", self.grocery, *start, "--out", out,
-            "--loss", loss, *LOSSES[loss], "--batch", BATCH, "--steps", steps, "--lr", lr, *own, "--nesterov",
+            "--loss", loss, *(LOSSES[loss] if flags is None else flags), "--batch", BATCH, "--steps", steps, "--lr", lr, *own, "--nesterov",
             "--lr-schedule", "cosine", "--train-size", train_size or size, "--crop-min", 0.3, "--holdout", 0,
-            "--save-every", steps, "--seed", seed, *extra,
+            "--save-every", steps, "--seed", seed,
         )  # fmt: skip
         seconds = time.monotonic() - began
         log = [json.loads(line) for line in (Path(out) / "train.jsonl").read_text().splitlines()]
@@ -126,7 +128,7 @@ class Program:
 
     def evaluate(self, model, parts, size=None):
         """Recall@1 and MAP@R of each part by exact search; `size` is for weight files, checkpoints have their own."""
-        bare = ["--arch", "mobilenet_v2", "--resize", RESIZE[size], "--crop", size] if size else []
+        bare = ["--arch", self.arch, "--resize", RESIZE[size], "--crop", size] if size else []
         measured = {}
         for part in parts:
             gallery, queries = ("gallery", "queries") if part == "choose" else ("train", "val")
