@@ -120,7 +120,8 @@ class Program:
             "train", "--data", self.lists / f"{data}.csv", "--root", self.grocery, *start, "--out", out,
             "--loss", loss, *(LOSSES[loss] if flags is None else flags), *own,
             "--batch", BATCH, "--steps", steps, "--lr", lr, "--nesterov", "--lr-schedule", "cosine",
-            "--train-size", train_size or size, "--crop-min", 0.3, "--holdout", 0, "--save-every", steps, "--seed", seed,
+            "--train-size", train_size or size, "--crop-min", 0.3, "--holdout", 0,
+            "--save-every", steps, "--seed", seed,
         )  # fmt: skip
         seconds = time.monotonic() - began
         log = [json.loads(line) for line in (Path(out) / "train.jsonl").read_text().splitlines()]
