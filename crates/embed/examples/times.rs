@@ -15,6 +15,10 @@ use semblance_embed::head::HeadConfig;
 use semblance_embed::optimizer::{Optimizer, OptimizerConfig};
 use semblance_embed::{DeviceKind, Embedder};
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn pixels(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919) % 255) as f32 / 127.0 - 1.0).collect()
 }

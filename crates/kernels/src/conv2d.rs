@@ -5,10 +5,8 @@ use rayon::prelude::*;
 
 use crate::KernelError;
 use crate::conv_shape::{Conv2dConfig, ConvShape};
-use crate::depthwise;
-use crate::host;
-use crate::im2col::{col2im, im2col};
-use crate::product::{View, product};
+use crate::frozen::single;
+use crate::{depthwise, host, windows};
 
 const OP: &str = "conv2d";
 
@@ -146,59 +144,19 @@ impl CustomOp3 for Conv2dOp {
     }
 }
 
-/// One group of channels as three matrices: weight (out × taps), windows (taps × pixels), result (out × pixels).
-struct GroupViews {
-    weight: View,
-    columns: View,
-    result: View,
-}
-
-impl GroupViews {
-    fn new(s: &ConvShape) -> Self {
-        Self {
-            weight: View::row_major(s.out_c_group(), s.taps()),
-            columns: View::row_major(s.taps(), s.out_plane()),
-            result: View::row_major(s.out_c_group(), s.out_plane()),
-        }
-    }
-}
-
 pub(crate) fn forward(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    let mut y = vec![0f32; s.y_len()];
-    if s.is_depthwise() {
-        depthwise::forward(s, x, w, bias, &mut y);
-        return y;
-    }
-    let views = GroupViews::new(s);
-    let group_x = s.in_c_group() * s.in_plane();
-    let group_y = s.out_c_group() * s.out_plane();
-    let group_w = s.out_c_group() * s.taps();
-    // Few, large products share the threads inside each; many small ones are spread over them.
-    let spread = s.n * s.cfg.groups >= rayon::current_num_threads();
-    let one = |index: usize, y: &mut [f32], columns: &mut Vec<f32>| {
-        let group = index % s.cfg.groups;
-        let x = &x[index * group_x..][..group_x];
-        let w = &w[group * group_w..][..group_w];
-        let columns = if s.is_pointwise() {
-            x
-        } else {
-            columns.resize(s.taps() * s.out_plane(), 0.0);
-            im2col(s, x, columns);
-            columns
-        };
-        product((y, views.result), (w, views.weight), (columns, views.columns), false, !spread);
-        if let Some(bias) = bias {
-            let bias = &bias[group * s.out_c_group()..][..s.out_c_group()];
-            for (plane, b) in y.chunks_mut(s.out_plane()).zip(bias) {
-                plane.iter_mut().for_each(|v| *v += b);
-            }
-        }
-    };
-    if spread {
-        y.par_chunks_mut(group_y).enumerate().for_each_init(Vec::new, |columns, (i, y)| one(i, y, columns));
+    let mut y = if s.is_depthwise() {
+        depthwise::forward(s, x, w)
+    } else if single::suits(s) {
+        single::convolve(s, x, w.to_vec())
     } else {
-        let mut columns = Vec::new();
-        y.chunks_mut(group_y).enumerate().for_each(|(i, y)| one(i, y, &mut columns));
+        windows::forward(s, x, w)
+    };
+    if let Some(bias) = bias {
+        y.par_chunks_mut(s.out_plane()).enumerate().for_each(|(index, plane)| {
+            let bias = bias[index % s.out_c];
+            plane.iter_mut().for_each(|v| *v += bias);
+        });
     }
     y
 }
@@ -219,63 +177,13 @@ pub(crate) fn backward(
     if s.is_depthwise() {
         return Ok(depthwise::backward(s, x, w, grad, need_x, need_w));
     }
-    let views = GroupViews::new(s);
-    let image_x = s.in_c * s.in_plane();
-    let image_y = s.out_c * s.out_plane();
-    let group_x = s.in_c_group() * s.in_plane();
-    let group_y = s.out_c_group() * s.out_plane();
-    let group_w = s.out_c_group() * s.taps();
-    let threads = rayon::current_num_threads();
-    // Each share of the images has a weight gradient of its own; they are added in order, so that the result
-    // does not depend on which thread was faster.
-    let share = s.n.div_ceil(threads);
-    let parallel = s.n < threads;
-    let mut dx = vec![0f32; if need_x { s.x_len() } else { 0 }];
-    let run = |dx: Option<&mut [f32]>, first: usize| -> Vec<f32> {
-        let images = share.min(s.n - first);
-        let mut dw = vec![0f32; if need_w { s.w_len() } else { 0 }];
-        let mut columns = vec![0f32; if s.is_pointwise() { 0 } else { s.taps() * s.out_plane() }];
-        let mut dx = dx;
-        for image in 0..images {
-            for group in 0..s.cfg.groups {
-                let x = &x[(first + image) * image_x + group * group_x..][..group_x];
-                let grad = &grad[(first + image) * image_y + group * group_y..][..group_y];
-                let w = &w[group * group_w..][..group_w];
-                if need_w {
-                    let from = if s.is_pointwise() {
-                        x
-                    } else {
-                        im2col(s, x, &mut columns);
-                        &columns
-                    };
-                    let dw = &mut dw[group * group_w..][..group_w];
-                    let from = (from, views.columns.transposed());
-                    product((dw, views.weight), (grad, views.result), from, true, parallel);
-                }
-                if let Some(dx) = dx.as_deref_mut() {
-                    let dx = &mut dx[image * image_x + group * group_x..][..group_x];
-                    let (w, grad) = ((w, views.weight.transposed()), (grad, views.result));
-                    if s.is_pointwise() {
-                        product((dx, views.columns), w, grad, false, parallel);
-                    } else {
-                        product((&mut columns, views.columns), w, grad, false, parallel);
-                        col2im(s, &columns, dx);
-                    }
-                }
-            }
+    match s.mirrored().filter(|mirrored| need_x && single::suits(mirrored)) {
+        Some(mirrored) => {
+            let dx = single::convolve(&mirrored, grad, s.mirrored_weight(w));
+            Ok((Some(dx), windows::backward(s, x, w, grad, false, need_w).1))
         }
-        dw
-    };
-    let partial: Vec<Vec<f32>> = if need_x {
-        dx.par_chunks_mut(share * image_x).enumerate().map(|(i, dx)| run(Some(dx), i * share)).collect()
-    } else {
-        (0..s.n.div_ceil(share)).into_par_iter().map(|i| run(None, i * share)).collect()
-    };
-    let dw = partial.into_iter().reduce(|mut sum, part| {
-        sum.iter_mut().zip(&part).for_each(|(a, b)| *a += b);
-        sum
-    });
-    Ok((need_x.then_some(dx), if need_w { dw } else { None }))
+        None => Ok(windows::backward(s, x, w, grad, need_x, need_w)),
+    }
 }
 
 #[cfg(test)]
@@ -353,6 +261,18 @@ mod tests {
             Conv2dConfig { stride: 1, padding: 3, dilation: 2, groups: 4 },
             true,
         );
+    }
+
+    #[test]
+    fn large_planes_take_winograd_and_small_ones_stand_side_by_side() {
+        for padding in 0..4 {
+            let cfg = Conv2dConfig { padding, ..Default::default() };
+            check([3, 17, 24, 25], [20, 17, 3, 3], cfg, padding == 1);
+        }
+        for (kernel, stride, groups) in [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 2), (1, 1, 2)] {
+            let cfg = Conv2dConfig { stride, padding: kernel / 2, dilation: 1, groups };
+            check([11, 4, 3, 4], [6, 4 / groups, kernel, kernel], cfg, groups == 2);
+        }
     }
 
     proptest! {

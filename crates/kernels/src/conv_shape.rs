@@ -1,5 +1,7 @@
 //! The geometry of a convolution, checked once at the door.
 
+use rayon::prelude::*;
+
 use crate::KernelError;
 
 /// How a window moves over an image; the same along both axes.
@@ -118,6 +120,37 @@ impl ConvShape {
     /// The input itself is the matrix that the weight multiplies.
     pub(crate) fn is_pointwise(&self) -> bool {
         self.k_h == 1 && self.k_w == 1 && self.cfg.stride == 1 && self.cfg.padding == 0
+    }
+
+    /// The convolution that makes the gradient to the input out of that to the result, if it is one: the windows move by a
+    /// pixel and are not padded further than they reach.
+    pub(crate) fn mirrored(&self) -> Option<Self> {
+        let Conv2dConfig { stride, padding, dilation, groups } = self.cfg;
+        let padding = |kernel: usize| (dilation * (kernel - 1)).checked_sub(padding);
+        let (down, across) = (padding(self.k_h)?, padding(self.k_w)?);
+        (stride == 1 && groups == 1 && down == across).then_some(Self {
+            in_c: self.out_c,
+            in_h: self.out_h,
+            in_w: self.out_w,
+            out_c: self.in_c,
+            out_h: self.in_h,
+            out_w: self.in_w,
+            cfg: Conv2dConfig { padding: down, ..self.cfg },
+            ..*self
+        })
+    }
+
+    /// The weight of [`ConvShape::mirrored`]: channels exchanged, windows turned round.
+    pub(crate) fn mirrored_weight(&self, w: &[f32]) -> Vec<f32> {
+        let (window, taps) = (self.k_h * self.k_w, self.taps());
+        let mut mirrored = vec![0f32; w.len()];
+        mirrored.par_chunks_mut(self.out_c * window).enumerate().for_each(|(i, to)| {
+            for (o, to) in to.chunks_mut(window).enumerate() {
+                let from = &w[o * taps + i * window..][..window];
+                to.iter_mut().zip(from.iter().rev()).for_each(|(to, from)| *to = *from);
+            }
+        });
+        mirrored
     }
 
     pub(crate) fn x_len(&self) -> usize {

@@ -14,17 +14,18 @@ const STEP: usize = 2 * LANES;
 /// Taps whose gradients are summed together.
 const TOGETHER: usize = 3;
 
-/// `y` (n, out, h', w') from `x` and `w` (out, 1, kh, kw); output channel o reads input channel o / (out / in).
-pub(crate) fn forward(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+/// The result (n, out, h', w') from `x` and `w` (out, 1, kh, kw); output channel o reads input channel o / (out / in).
+pub(crate) fn forward(s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f32> {
+    let mut y = vec![0f32; s.y_len()];
     let (multiplier, taps, rows) = (s.out_c_group(), s.taps(), Rows::new(s));
     let scratch = || (rows.input_buffer(), rows.result_buffer());
     y.par_chunks_mut(s.out_plane()).enumerate().for_each_init(scratch, |(image, result), (index, y)| {
         let (n, out) = (index / s.out_c, index % s.out_c);
         rows.put_input(image, &x[(n * s.in_c + out / multiplier) * s.in_plane()..][..s.in_plane()]);
-        let bias = bias.map_or(0.0, |b| b[out]);
-        Rows::correlate(result, image, &rows.offsets, &w[out * taps..][..taps], bias);
+        Rows::correlate(result, image, &rows.offsets, &w[out * taps..][..taps]);
         rows.take_result(result, y);
     });
+    y
 }
 
 /// Gradients to input and weight.
@@ -173,9 +174,9 @@ impl Rows {
                         continue;
                     }
                     if i == 0 {
-                        Self::correlate(&mut sum, &gradient, &self.back_offsets, w, 0.0);
+                        Self::correlate(&mut sum, &gradient, &self.back_offsets, w);
                     } else {
-                        Self::correlate(&mut part, &gradient, &self.back_offsets, w, 0.0);
+                        Self::correlate(&mut part, &gradient, &self.back_offsets, w);
                         sum.iter_mut().zip(&part).for_each(|(a, b)| *a += b);
                     }
                 }
@@ -188,8 +189,8 @@ impl Rows {
         dw
     }
 
-    /// `to`\[i\] = bias + Σ weight · `from`\[i + offset\] for all of `to` but its last [`STEP`] values.
-    fn correlate(to: &mut [f32], from: &[f32], offsets: &[usize], weights: &[f32], bias: f32) {
+    /// `to`\[i\] = Σ weight · `from`\[i + offset\] for all of `to` but its last [`STEP`] values.
+    fn correlate(to: &mut [f32], from: &[f32], offsets: &[usize], weights: &[f32]) {
         let count = to.len() - STEP;
         let furthest = offsets.iter().max().map_or(0, |&offset| offset);
         assert!(
@@ -198,7 +199,7 @@ impl Rows {
         );
         // SAFETY: values are read up to the furthest offset and written up to the end of the last, possibly cut, step,
         // which the buffers hold.
-        unsafe { correlate(Isa::detect(), to.as_mut_ptr(), from.as_ptr(), offsets, weights, bias, count) };
+        unsafe { correlate(Isa::detect(), to.as_mut_ptr(), from.as_ptr(), offsets, weights, count) };
     }
 
     /// Adds Σ `gradient`\[i\] · `image`\[i + offset\] over all results to each tap's sum.
@@ -235,7 +236,6 @@ on_isa! {
         from: *const f32,
         offsets: &[usize],
         weights: &[f32],
-        bias: f32,
         count: usize,
     ) = correlate_lanes;
 }
@@ -246,13 +246,12 @@ unsafe fn correlate_lanes<S: Lanes>(
     from: *const f32,
     offsets: &[usize],
     weights: &[f32],
-    bias: f32,
     count: usize,
 ) {
     // SAFETY: as the caller promises.
     unsafe {
         for i in (0..count).step_by(STEP) {
-            let (mut a, mut b) = (S::splat(bias), S::splat(bias));
+            let (mut a, mut b) = (S::splat(0.0), S::splat(0.0));
             for (&offset, &weight) in offsets.iter().zip(weights) {
                 let (w, from) = (S::splat(weight), from.add(i + offset));
                 a = S::mul_add(w, S::load(from), a);

@@ -2,15 +2,16 @@
 
 use crate::conv_shape::ConvShape;
 
-/// Writes the windows of one image's group of channels (`x`: channels × h × w) as a matrix of taps × output pixels.
-pub(crate) fn im2col(s: &ConvShape, x: &[f32], columns: &mut [f32]) {
+/// Writes the windows of one image's group of channels (`x`: channels × h × w) as a matrix of taps × output pixels, into
+/// columns of `columns` from its column `at` on. `pitch` is the length of its rows.
+pub(crate) fn im2col(s: &ConvShape, x: &[f32], columns: &mut [f32], (pitch, at): (usize, usize)) {
     let (plane, d) = (s.out_plane(), s.cfg.dilation);
     for c in 0..s.in_c_group() {
         let image = &x[c * s.in_plane()..][..s.in_plane()];
         for ky in 0..s.k_h {
             let (y0, y1) = s.valid_outputs(ky * d, s.in_h, s.out_h);
             for kx in 0..s.k_w {
-                let row = &mut columns[((c * s.k_h + ky) * s.k_w + kx) * plane..][..plane];
+                let row = &mut columns[((c * s.k_h + ky) * s.k_w + kx) * pitch + at..][..plane];
                 let (x0, x1) = s.valid_outputs(kx * d, s.in_w, s.out_w);
                 row[..y0 * s.out_w].fill(0.0);
                 row[y1 * s.out_w..].fill(0.0);
@@ -38,14 +39,14 @@ pub(crate) fn im2col(s: &ConvShape, x: &[f32], columns: &mut [f32]) {
 }
 
 /// Adds each element of a matrix of taps × output pixels to the pixel it was taken from by [`im2col`].
-pub(crate) fn col2im(s: &ConvShape, columns: &[f32], x: &mut [f32]) {
+pub(crate) fn col2im(s: &ConvShape, columns: &[f32], (pitch, at): (usize, usize), x: &mut [f32]) {
     let (plane, d) = (s.out_plane(), s.cfg.dilation);
     for c in 0..s.in_c_group() {
         let image = &mut x[c * s.in_plane()..][..s.in_plane()];
         for ky in 0..s.k_h {
             let (y0, y1) = s.valid_outputs(ky * d, s.in_h, s.out_h);
             for kx in 0..s.k_w {
-                let row = &columns[((c * s.k_h + ky) * s.k_w + kx) * plane..][..plane];
+                let row = &columns[((c * s.k_h + ky) * s.k_w + kx) * pitch + at..][..plane];
                 let (x0, x1) = s.valid_outputs(kx * d, s.in_w, s.out_w);
                 if x0 == x1 {
                     continue;
@@ -82,7 +83,7 @@ mod tests {
             let s = ConvShape::new(&[1, 2, 7, 5], &[1, 2, 3, 2], cfg).unwrap();
             let x: Vec<f32> = (0..s.in_c * s.in_plane()).map(|i| i as f32 + 1.0).collect();
             let mut columns = vec![f32::NAN; s.taps() * s.out_plane()];
-            im2col(&s, &x, &mut columns);
+            im2col(&s, &x, &mut columns, (s.out_plane(), 0));
             let mut visits = vec![0f32; x.len()];
             for (row, values) in columns.chunks(s.out_plane()).enumerate() {
                 let (c, ky, kx) = (row / 6, row / 2 % 3, row % 2);
@@ -98,7 +99,7 @@ mod tests {
                 }
             }
             let mut back = vec![0f32; x.len()];
-            col2im(&s, &columns, &mut back);
+            col2im(&s, &columns, (s.out_plane(), 0), &mut back);
             assert_eq!(back, visits);
         }
     }

@@ -99,6 +99,7 @@ mod product;
 mod reference;
 mod simd;
 mod tile;
+mod windows;
 
 pub use activation::{Activation, add_activate};
 pub use batch_norm::batch_norm_train;

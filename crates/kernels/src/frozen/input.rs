@@ -1,7 +1,8 @@
-//! From NCHW pixels to the internal layout.
+//! From NCHW pixels to the internal layout, and back.
 
 use rayon::prelude::*;
 
+use super::layer::Line;
 use super::map::Map;
 use super::shared::Shared;
 use crate::simd::LANES;
@@ -39,5 +40,29 @@ pub(super) unsafe fn load(pixels: &[f32], n: usize, y: Shared, map: Map) {
                 }
             }
         }
+    });
+}
+
+/// Writes `n` images of a blocked map as NCHW pixels.
+///
+/// # Panics
+/// If either buffer is shorter than `n` images.
+pub(super) fn unload(from: &[Line], n: usize, map: Map, pixels: &mut [f32]) {
+    let (h, w) = (map.height, map.width);
+    assert!(
+        !map.planar && from.len() * LANES >= n * map.plane() * map.planes(),
+        "the caller sizes the buffer"
+    );
+    let pixels = &mut pixels[..n * map.channels * h * w];
+    pixels.par_chunks_mut(map.channels * h * w).enumerate().for_each(|(image, pixels)| {
+        pixels.par_chunks_mut(LANES * h * w).enumerate().for_each(|(block, pixels)| {
+            let from = &from[(image * map.planes() + block) * map.plane() / LANES..];
+            for (lane, plane) in pixels.chunks_mut(h * w).enumerate() {
+                for (line, row) in plane.chunks_mut(w).enumerate() {
+                    let from = &from[map.offset(line, 0) / LANES..][..w];
+                    row.iter_mut().zip(from).for_each(|(to, from)| *to = from.0[lane]);
+                }
+            }
+        });
     });
 }

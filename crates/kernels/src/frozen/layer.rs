@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::builder::{ConvLayer, numbers};
 use super::memory::Lines;
+use super::shared::Shared;
 use super::winograd;
 use crate::Activation;
 use crate::conv_shape::ConvShape;
@@ -85,22 +86,27 @@ impl Conv {
                 bias[o] = ((f64::from(bias[o]) - f64::from(mean[o])) * scale + f64::from(beta[o])) as f32;
             }
         }
-        let (in_first, in_count) = input_blocks(&shape);
-        Ok(Self {
-            in_c,
-            out_c: shape.out_c,
-            k_h: shape.k_h,
-            k_w: shape.k_w,
-            cfg: layer.cfg,
-            activation: layer.activation,
+        Ok(Self { activation: layer.activation, bias: to_lines(&bias), ..Self::plain(&shape, weight) })
+    }
+
+    /// A bare convolution with this weight (out, in / groups, kh, kw).
+    pub(super) fn plain(s: &ConvShape, weight: Vec<f32>) -> Self {
+        let (in_first, in_count) = input_blocks(s);
+        Self {
+            in_c: s.in_c,
+            out_c: s.out_c,
+            k_h: s.k_h,
+            k_w: s.k_w,
+            cfg: s.cfg,
+            activation: Activation::None,
             weight,
-            bias: to_lines(&bias),
+            bias: vec![Line([0.0; LANES]); blocks(s.out_c)],
             in_first,
             in_count,
             direct: OnceLock::new(),
             winograd: OnceLock::new(),
             integer: OnceLock::new(),
-        })
+        }
     }
 
     /// One input and one output channel a group.
@@ -197,23 +203,44 @@ impl Conv {
         packed
     }
 
-    /// Transformed weights of a 3×3 layer: [frequency][out block][in channel of blocks], a line each.
+    /// Transformed weights of a 3×3 layer without groups: [frequency][out block][in channel of blocks], a line each.
     pub(super) fn packed_winograd(&self) -> &[Line] {
-        self.winograd.get_or_init(|| {
-            let inputs = blocks(self.in_c) * LANES;
-            let mut lines = Lines::zeroed(winograd::FREQUENCIES * blocks(self.out_c) * inputs);
-            let frequency = blocks(self.out_c) * inputs;
-            for o in 0..self.out_c {
-                for i in 0..self.in_c {
-                    let transformed =
-                        winograd::transform_weight(std::array::from_fn(|tap| self.weight_at(o, i, tap)));
-                    for (f, value) in transformed.into_iter().enumerate() {
-                        lines[f * frequency + o / LANES * inputs + i].0[o % LANES] = value;
+        self.winograd.get_or_init(|| self.pack_winograd(None))
+    }
+
+    /// Packs the transformed weights into `room`, if that is large enough.
+    pub(super) fn pack_winograd_into(&mut self, room: Option<Lines>) {
+        self.winograd = OnceLock::from(self.pack_winograd(room));
+    }
+
+    /// The packed weights' memory, to be used again.
+    pub(super) fn into_winograd_room(self) -> Option<Lines> {
+        self.winograd.into_inner()
+    }
+
+    fn pack_winograd(&self, room: Option<Lines>) -> Lines {
+        let inputs = blocks(self.in_c) * LANES;
+        let frequency = blocks(self.out_c) * inputs;
+        let mut lines = Lines::at_least(winograd::FREQUENCIES * frequency, room);
+        let to = Shared::new(lines.as_mut_ptr().cast());
+        (0..blocks(self.out_c)).into_par_iter().for_each(|block| {
+            for i in 0..inputs {
+                let mut window = [[0f32; LANES]; 9];
+                for lane in 0..LANES {
+                    let o = block * LANES + lane;
+                    if o < self.out_c && i < self.in_c {
+                        let from = &self.weight[(o * self.in_c + i) * 9..][..9];
+                        window.iter_mut().zip(from).for_each(|(tap, &value)| tap[lane] = value);
                     }
                 }
+                for (f, values) in winograd::transform_weights(&window).iter().enumerate() {
+                    let at = (f * frequency + block * inputs + i) * LANES;
+                    // SAFETY: every block of output channels has lines of its own in each frequency.
+                    unsafe { to.at(at).copy_from_nonoverlapping(values.as_ptr(), LANES) };
+                }
             }
-            lines
-        })
+        });
+        lines
     }
 }
 

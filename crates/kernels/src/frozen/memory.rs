@@ -33,6 +33,11 @@ impl Lines {
         }
         Self::Owned(vec![Line([0.0; LANES]); len])
     }
+
+    /// `len` lines or more with anything in them: `room`, if it has as many.
+    pub(super) fn at_least(len: usize, room: Option<Self>) -> Self {
+        room.filter(|room| room.len() >= len).unwrap_or_else(|| Self::zeroed(len))
+    }
 }
 
 impl Deref for Lines {
@@ -72,6 +77,9 @@ mod tests {
             lines.iter_mut().enumerate().for_each(|(i, l)| l.0[i % LANES] = i as f32);
             assert!(lines.iter().enumerate().all(|(i, l)| l.0[i % LANES] == i as f32));
             assert_eq!(lines.as_ptr() as usize % 64, 0);
+            let (at, again) = (lines.as_ptr(), Lines::at_least(len / 2, Some(lines)));
+            assert_eq!((again.as_ptr(), again.len()), (at, len));
+            assert_eq!(Lines::at_least(len + 1, Some(again)).len(), len + 1);
         }
     }
 }

@@ -15,6 +15,7 @@ mod plan;
 mod pool;
 mod precision;
 mod shared;
+pub(crate) mod single;
 mod winograd;
 
 use std::collections::HashMap;

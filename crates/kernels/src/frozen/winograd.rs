@@ -14,11 +14,11 @@ use super::direct::STREAM;
 use super::layer::{Conv, Line, blocks};
 use super::map::Map;
 use super::shared::Shared;
-use crate::simd::{Isa, LANES, Lanes, on_isa};
+use crate::simd::{Isa, LANES, Lanes, on_isa, vectorized};
 use crate::tile::{Tile, TileFn, paired, split, tile_fn};
 
 /// Side of a piece of the result.
-const OUT: usize = 4;
+pub(super) const OUT: usize = 4;
 /// Side of the piece of input under it.
 const IN: usize = 6;
 /// Values of a transformed piece.
@@ -26,20 +26,37 @@ pub(super) const FREQUENCIES: usize = IN * IN;
 /// Bytes of transformed pieces that a thread may keep in its second-level cache.
 const CHUNK_SHARE: usize = 640 << 10;
 
-/// The transformed weight G g Gᵀ of one pair of channels.
-pub(super) fn transform_weight(g: [f32; 9]) -> [f32; FREQUENCIES] {
-    const G: [[f64; 3]; IN] = [
-        [1. / 4., 0., 0.],
-        [-1. / 6., -1. / 6., -1. / 6.],
-        [-1. / 6., 1. / 6., -1. / 6.],
-        [1. / 24., 1. / 12., 1. / 6.],
-        [1. / 24., -1. / 12., 1. / 6.],
-        [0., 0., 1.],
-    ];
-    let left: [[f64; 3]; IN] = std::array::from_fn(|i| {
-        std::array::from_fn(|j| (0..3).map(|k| G[i][k] * f64::from(g[k * 3 + j])).sum())
-    });
-    std::array::from_fn(|f| (0..3).map(|k| left[f / IN][k] * G[f % IN][k]).sum::<f64>() as f32)
+vectorized! {
+    /// The transformed weights G g Gᵀ of sixteen output channels and one input channel: [tap][output channel] to
+    /// [frequency][output channel].
+    pub(super) fn transform_weights(g: &[[f32; LANES]; 9]) -> [[f32; LANES]; FREQUENCIES] {
+        let mut half = [[[0f32; LANES]; 3]; IN];
+        for j in 0..3 {
+            for lane in 0..LANES {
+                let t = weight_line([g[j][lane], g[3 + j][lane], g[6 + j][lane]]);
+                for i in 0..IN {
+                    half[i][j][lane] = t[i];
+                }
+            }
+        }
+        let mut all = [[0f32; LANES]; FREQUENCIES];
+        for i in 0..IN {
+            for lane in 0..LANES {
+                let t = weight_line([half[i][0][lane], half[i][1][lane], half[i][2][lane]]);
+                for j in 0..IN {
+                    all[i * IN + j][lane] = t[j];
+                }
+            }
+        }
+        all
+    }
+}
+
+/// G times three values.
+#[inline(always)]
+fn weight_line(g: [f32; 3]) -> [f32; IN] {
+    let (even, far) = ((g[0] + g[2]) / 6.0, g[0] / 24.0 + g[2] / 6.0);
+    [g[0] / 4.0, -even - g[1] / 6.0, g[1] / 6.0 - even, far + g[1] / 12.0, far - g[1] / 12.0, g[2]]
 }
 
 /// A 3×3 layer laid out for one image size.
@@ -466,5 +483,34 @@ unsafe fn output_line<S: Lanes>(m: [S::V; IN]) -> [S::V; OUT] {
             S::mul_add(S::splat(4.0), far_sum, sum),
             S::add(m[5], S::mul_add(S::splat(8.0), far_difference, difference)),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_transformed_as_the_matrix_says() {
+        const G: [[f64; 3]; IN] = [
+            [1. / 4., 0., 0.],
+            [-1. / 6., -1. / 6., -1. / 6.],
+            [-1. / 6., 1. / 6., -1. / 6.],
+            [1. / 24., 1. / 12., 1. / 6.],
+            [1. / 24., -1. / 12., 1. / 6.],
+            [0., 0., 1.],
+        ];
+        let g: [[f32; LANES]; 9] =
+            std::array::from_fn(|tap| std::array::from_fn(|lane| ((tap * 31 + lane * 17) as f32).sin()));
+        let transformed = transform_weights(&g);
+        for lane in 0..LANES {
+            for f in 0..FREQUENCIES {
+                let mut sum = 0f64;
+                for (k, row) in (0..9).map(|tap| (tap, f64::from(g[tap][lane]))) {
+                    sum += G[f / IN][k / 3] * row * G[f % IN][k % 3];
+                }
+                assert!((f64::from(transformed[f][lane]) - sum).abs() < 1e-6, "{f} {lane}");
+            }
+        }
     }
 }
