@@ -33,6 +33,9 @@ fn doctor_reports_as_text_and_json() {
     let found = dir.run(["doctor", "--json"]).exits(0).json();
     assert_eq!(found["version"], env!("CARGO_PKG_VERSION"));
     assert!(found["processors"].as_u64().unwrap() >= 1);
+    let paths = found["instructions"].as_array().unwrap();
+    assert_eq!(paths.iter().map(|p| p["precision"].as_str().unwrap()).collect::<Vec<_>>(), ["f32", "int16"]);
+    assert!(paths.iter().all(|p| text.contains(p["path"].as_str().unwrap())), "{text}");
     // A folder that is no index is a finding, told by the exit code too.
     dir.write("index-data/broken/notes.txt", "not an index");
     let found = dir.run(["doctor", "--json"]).exits(1).json();

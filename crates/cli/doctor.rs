@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use semblance_embed::backbone::Arch;
+use semblance_embed::{Isa, Precision};
 use semblance_index::Index;
 use serde::Serialize;
 
@@ -18,9 +19,17 @@ struct Findings {
     target: String,
     processors: usize,
     processor_features: Vec<&'static str>,
+    instructions: Vec<Instructions>,
     cuda: bool,
     architectures: Vec<&'static str>,
     indexes: Vec<Finding>,
+}
+
+/// The instructions that networks are computed with on this processor.
+#[derive(Serialize)]
+struct Instructions {
+    precision: String,
+    path: String,
 }
 
 #[derive(Serialize)]
@@ -37,6 +46,10 @@ pub(crate) fn run(args: &DoctorArgs, printer: Printer) -> anyhow::Result<Exit> {
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         processor_features: processor_features(),
+        instructions: Precision::ALL
+            .into_iter()
+            .map(|p| Instructions { precision: p.to_string(), path: p.isa(Isa::detect()).to_string() })
+            .collect(),
         cuda: cfg!(feature = "cuda"),
         architectures: Arch::ALL.iter().map(|arch| arch.name()).collect(),
         indexes: indexes(&args.dir.index_dir)?,
@@ -83,12 +96,16 @@ fn indexes(folder: &Path) -> anyhow::Result<Vec<Finding>> {
 
 fn text(findings: &Findings) -> String {
     let mut out = format!(
-        "semblance {} ({}), {}\n{} processors, {}\nGPU support: {}\narchitectures: {}\n",
+        "semblance {} ({}), {}\n{} processors, {}\n{}GPU support: {}\narchitectures: {}\n",
         findings.version,
         findings.profile,
         findings.target,
         findings.processors,
         findings.processor_features.join(" "),
+        findings
+            .instructions
+            .iter()
+            .fold(String::new(), |text, i| format!("{text}{}: {}\n", i.precision, i.path)),
         if findings.cuda { "cuda" } else { "none (build with --features cuda)" },
         findings.architectures.join(", "),
     );

@@ -1,6 +1,6 @@
 //! Answers requests for one timed run each, so that a script can interleave them with other implementations'.
 //!
-//! Reads lines `forward ARCH BATCH SIDE` or `train ARCH BATCH SIDE` and writes the seconds that the run took, a line
+//! Reads lines `forward ARCH BATCH SIDE`, `int16 ARCH BATCH SIDE` (forward in 16-bit codes) or `train ARCH BATCH SIDE` and writes the seconds that the run took, a line
 //! each; `memory` writes the most memory the process has held, in MiB. The first run of a kind also warms up.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use semblance_embed::checkpoint::ModelConfig;
 use semblance_embed::gradients::Gradients;
 use semblance_embed::head::HeadConfig;
 use semblance_embed::optimizer::{Optimizer, OptimizerConfig};
-use semblance_embed::{DeviceKind, Embedder};
+use semblance_embed::{DeviceKind, Embedder, Precision};
 
 /// As the program has it.
 #[global_allocator]
@@ -50,12 +50,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             continue;
         };
         let (batch, side): (usize, usize) = (batch.parse()?, side.parse()?);
-        let model = match models.entry(format!("{arch} {side}")) {
+        let model = match models.entry(format!("{} {arch} {side}", kind == "int16")) {
             std::collections::hash_map::Entry::Occupied(model) => model.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
                 let mut config = ModelConfig::new(arch.parse::<Arch>()?, HeadConfig::Pooled);
                 config.transform.crop = side as u32;
-                let embedder = Embedder::untrained(config, 0, DeviceKind::Cpu)?;
+                let precision = if kind == "int16" { Precision::Int16 } else { Precision::F32 };
+                let embedder = Embedder::untrained(config, 0, DeviceKind::Cpu)?.with_precision(precision)?;
                 place.insert((embedder, Optimizer::new(OptimizerConfig::default())))
             }
         };
@@ -63,9 +64,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let images = Tensor::from_slice(&pixels, (batch, 3, side, side), model.0.store().device())?;
         let start = Instant::now();
         match kind {
-            "forward" => drop(model.0.embed(&pixels, batch)?),
+            "forward" | "int16" => drop(model.0.embed(&pixels, batch)?),
             "train" => train(&model.0, &mut model.1, &images)?,
-            other => return Err(format!("{other:?} is neither forward nor train").into()),
+            other => return Err(format!("{other:?} is none of forward, int16 and train").into()),
         }
         writeln!(out, "{}", start.elapsed().as_secs_f64())?;
         out.flush()?;

@@ -25,6 +25,7 @@ pub mod train;
 pub mod transform;
 pub mod weights;
 
+pub use semblance_kernels::Isa;
 pub use semblance_kernels::frozen::Precision;
 
 pub use embedder::{DeviceKind, Embedder, ModelSource};

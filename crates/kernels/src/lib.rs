@@ -65,15 +65,24 @@
 //! output channel, as fine as the sum's 32 bits allow. AVX2 (also taken on AVX-512 processors) and the portable path
 //! compute the same bits. The bare tile on one core of a Zen 3 server does 80 billion multiply-adds a second against
 //! 50 in f32; ResNet-50 on two cores takes 38.0 ms an image instead of 57.2 in batches of 8 and 43.4 instead of 57.3
-//! alone, ResNet-18 12.6 instead of 14.5 and 18.8 instead of 20.2. No program option sets it as yet, and its effect on
-//! recall has not been measured.
+//! alone, ResNet-18 12.6 instead of 14.5 and 18.8 instead of 20.2. Recall@1, @10 and @100 of 296 photographs among 2,640
+//! (Grocery, MobileNetV2 at 224 pixels) are those of f32 to the last query.
 //!
 //! # Training: what a step costs
 //!
 //! [`conv_norm_train`] is convolution, batch norm, residual and activation as one node of candle's graph: every node
 //! costs three single-threaded passes over its input when gradients are summed, so fewer nodes are faster than faster
-//! nodes. Convolutions are products of crate `gemm` around windows laid out as columns; gradients of weights are
-//! summed in an order that depends on the number of threads only, not on their timing.
+//! nodes.
+//!
+//! | layer | forward and gradient to the input | gradient to the weight |
+//! |---|---|---|
+//! | 3×3, stride 1, planes large beside the channels | Winograd, as above; the gradient is the same convolution with the weight turned round | product of crate `gemm` around windows laid out as columns |
+//! | depthwise | vectors along bordered planes, in which every tap sees one long row | dot products along them |
+//! | any other | products around columns, those of several images side by side where planes are small | the same |
+//!
+//! Gradients of weights are summed in an order that depends on the number of threads only, not on their timing. The
+//! activation's part of a gradient is seen again from the convolution's result and never written down, unless a residual
+//! needs it.
 //!
 //! # Instruction paths
 //!

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::KernelError;
+use crate::{Isa, KernelError};
 
 /// What the convolutions of a frozen network multiply. Maps between layers are f32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -13,6 +13,20 @@ pub enum Precision {
     /// Integer codes of at most 16 bits with sums of 32 bits, where that is faster than f32; see
     /// [`FrozenNet`](super::FrozenNet).
     Int16,
+}
+
+impl Precision {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Int16];
+
+    /// The instructions it is computed with where `best` are the processor's best: 16-bit codes have no path of their own
+    /// for AVX-512.
+    pub fn isa(self, best: Isa) -> Isa {
+        match (self, best) {
+            (Self::Int16, Isa::Avx512) => Isa::Avx2,
+            _ => best,
+        }
+    }
 }
 
 impl FromStr for Precision {
@@ -42,7 +56,7 @@ mod tests {
 
     #[test]
     fn names_are_read_back_and_others_refused_with_the_known_ones() {
-        for precision in [Precision::F32, Precision::Int16] {
+        for precision in Precision::ALL {
             assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
         }
         let error = "int4".parse::<Precision>().unwrap_err().to_string();
