@@ -23,6 +23,7 @@ use semblance_query::report::{Report, text};
 use semblance_query::{Engine, EvalConfig, Gallery, Validation, catalog, evaluate};
 use serde_json::json;
 
+use crate::allocator;
 use crate::args::DemoArgs;
 use crate::exit::Exit;
 use crate::printer::Printer;
@@ -34,6 +35,7 @@ const NAME: &str = "demo";
 const TRAINED: f64 = 0.5;
 
 pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<Exit> {
+    allocator::keep_freed_memory();
     let began = Instant::now();
     let places = Places::new(args)?;
     printer.note("1. A catalogue of products that do not exist");

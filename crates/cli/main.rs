@@ -1,5 +1,6 @@
 //! The `semblance` binary: reads the command line, calls the libraries, prints.
 
+mod allocator;
 mod answer_args;
 mod args;
 mod compare;
@@ -42,11 +43,6 @@ use clap::Parser as _;
 use crate::args::{Cli, Command, GlobalArgs};
 use crate::exit::Exit;
 use crate::printer::Printer;
-
-/// Training allocates and frees the same large buffers every step. The system's allocator gives each back to the kernel,
-/// which then clears it page by page for the next.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = match recipe::expand(std::env::args_os().collect()) {

@@ -15,6 +15,7 @@ use semblance_embed::train::{TrainConfig, TrainEvent, TrainJob, TrainSummary, tr
 use semblance_embed::transform::{Distortion, TrainTransform};
 use semblance_query::Validation;
 
+use crate::allocator;
 use crate::curves;
 use crate::exit::Exit;
 use crate::inputs;
@@ -24,6 +25,7 @@ use crate::start;
 use crate::train_args::{AugmentArgs, OptimizerArgs, OptimizerName, ScheduleName, TrainArgs};
 
 pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
+    allocator::keep_freed_memory();
     let dataset = inputs::dataset(&args.data, printer)?;
     let (learn, validation) = split(args, dataset, printer)?;
     let mut embedder = start::embedder(args, printer)?;
