@@ -12,6 +12,8 @@ mod filter;
 mod grocery;
 // Training runs that are killed, and disks that run full.
 mod interruption;
+// Vectors as JSON lines.
+mod lines;
 // Models by themselves: measured without an index, written for other programs.
 mod models;
 // Reports with pictures, their comparison, options for better answers.

@@ -119,8 +119,29 @@ fn a_model_is_written_for_other_programs() {
     assert_eq!(again["fingerprint"], summary["fingerprint"]);
     assert!(std::fs::metadata(dir.path("onnx/model.onnx")).unwrap().len() > 40_000_000);
 
+    // Of a network with another head, timm gets the backbone, or ONNX Runtime all of it.
+    let vit =
+        ["train", "-q", "--data", "cat", "--arch", "vit_tiny_patch16_224", "--crop", "32", "--steps", "1"];
+    let mlp =
+        ["--batch", "4", "--train-size", "32", "--head", "mlp", "--hidden", "9", "--embedding-dim", "5"];
+    draw_catalogue(&dir, "cat");
+    dir.run([&vit[..], &mlp, &["--pool", "class_and_mean", "--out", "run"]].concat()).exits(0);
+    let run = ["--model", "run/last"];
+    export(&[&run[..], &["--out", "vit"]].concat()).exits(2).complains_of(&[
+        "class_and_mean",
+        "--without-head",
+        "--format onnx",
+    ]);
+    let bare = export(&[&run[..], &["--out", "vit", "--without-head"]].concat()).exits(0).json();
+    assert_eq!((&bare["dim"], &bare["without_head"]), (&192.into(), &true.into()));
+    let whole = export(&[&run[..], &["--out", "vit-onnx", "--format", "onnx"]].concat()).exits(0).json();
+    assert_eq!((&whole["dim"], &whole["size"]), (&5.into(), &32.into()));
+    assert!(std::fs::metadata(dir.path("vit-onnx/model.onnx")).unwrap().len() > 20_000_000);
+
     let before = dir.snapshot();
     export(&[&small[..], &["--out", "timm"]].concat()).exits(2).complains_of(&["timm"]);
+    let both = [&run[..], &["--out", "both", "--format", "onnx", "--without-head"]].concat();
+    export(&both).exits(2).complains_of(&["--without-head"]);
     let tiny = ["--model", "random:resnet10_tiny", "--out", "tiny"];
     export(&tiny).exits(2).complains_of(&["resnet10_tiny", "onnx"]);
     export(&["--out", "none"]).exits(2).complains_of(&["--model"]);

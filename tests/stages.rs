@@ -69,6 +69,31 @@ fn a_second_stage_keeps_the_head_or_starts_another_and_says_so() {
 }
 
 #[test]
+fn a_learned_power_goes_on_unless_another_is_asked_for() {
+    let dir = Dir::new();
+    draw_catalogue(&dir, "cat");
+    let gem = ["--arch", "resnet10_tiny", "--pool", "gem", "--gem-power", "2.5", "--out", "one", "-q"];
+    stage(&dir, &gem).exits(0);
+    for (start, out) in [("--init", "two"), ("--model", "three")] {
+        let same = stage(&dir, &[start, "one/last", "--pool", "gem", "--out", out]).exits(0);
+        assert!(!same.stderr.contains("anew"), "{}", same.stderr);
+        assert_eq!(state(&dir, out)["model"]["pool"]["p"], 2.5);
+    }
+    let other = ["one/last", "--pool", "gem", "--gem-power", "4", "--out", "four"];
+    stage(&dir, &[&["--init"], &other[..]].concat()).exits(0).complains_of(&[
+        "anew",
+        "gem, p 2.5",
+        "gem, p 4",
+    ]);
+    assert_eq!(state(&dir, "four")["model"]["pool"]["p"], 4.0);
+    stage(&dir, &[&["--model"], &other[..]].concat()).exits(2).complains_of(&[
+        "gem, p 2.5",
+        "gem, p 4",
+        "--init",
+    ]);
+}
+
+#[test]
 fn a_recipe_names_the_first_stage() {
     let dir = first();
     dir.write(
@@ -95,6 +120,14 @@ fn what_cannot_be_started_from_is_named_and_nothing_is_written() {
     refused(&["--init", "nowhere"], &["--init", "nowhere"]);
     refused(&["--init", "one"], &["one", "config.json"]);
     refused(&["--model", "one/last", "--embedding-dim", "8"], &["dim 16", "dim 8", "--init"]);
+    refused(&["--model", "one/last", "--pool", "gem"], &["average", "gem", "--init"]);
+    let mlp = ["--model", "one/last", "--head", "mlp", "--hidden", "9", "--embedding-dim", "8"];
+    refused(&mlp, &["linear", "mlp", "--init"]);
+    let smaller =
+        ["train", "--data", "cat", "--model", "one/last", "--crop", "16", "--steps", "1", "--out", "two"];
+    dir.run(smaller).exits(2).complains_of(&["--crop 32", "16", "--init"]);
+    refused(&["--init", "one/last", "--pool", "class_token"], &["class token", "resnet10_tiny"]);
+    refused(&["--init", "one/last", "--gem-power", "2"], &["--pool gem"]);
     refused(&["--progressive-size", "32,16", "--init", "one/last"], &["progressive_size"]);
     refused(&["--progressive-size", "32", "--train-size", "32", "--init", "one/last"], &["--train-size"]);
     assert!(dir.snapshot() == before, "nothing was written");

@@ -230,8 +230,10 @@ pub(crate) struct EmbedArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) extract: ExtractArgs,
-    /// Folder for vectors.safetensors, vectors.npy and items.csv; must be new or empty
-    #[arg(long, value_name = "DIR")]
+    /// Folder for vectors.safetensors, vectors.npy and items.csv, which must be new or empty; or a new file that ends in
+    /// .jsonl for JSON lines, one a picture: path, class, super_class, vector; or - for JSON lines on standard output while
+    /// they are made, with the summary on standard error
+    #[arg(long, value_name = "DIR|FILE.jsonl|-")]
     pub(crate) out: PathBuf,
 }
 
@@ -245,6 +247,9 @@ pub(crate) struct ExportModelArgs {
     /// The form
     #[arg(long, value_enum, default_value = "safetensors")]
     pub(crate) format: ExportFormat,
+    /// Write the backbone alone, pooled as its authors do: for poolings and heads that timm does not have
+    #[arg(long)]
+    pub(crate) without_head: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

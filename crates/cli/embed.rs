@@ -1,7 +1,12 @@
-//! `semblance embed`: pictures to vectors in files.
+//! `semblance embed`: pictures to vectors, in files or as JSON lines on standard output.
 
-use semblance_embed::Embedder;
-use semblance_query::{Embedded, export};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use semblance_embed::extract::Extracted;
+use semblance_embed::{Embedder, dataset::Dataset};
+use semblance_query::{Embedded, export, lines};
 use serde_json::json;
 
 use crate::args::EmbedArgs;
@@ -12,6 +17,10 @@ use crate::printer::Printer;
 pub(crate) fn run(args: &EmbedArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
     let embedder = Embedder::open(&inputs::required_model(&args.model)?)?;
+    let is_file = args.out.extension().is_some_and(|extension| extension == "jsonl");
+    if args.out == Path::new("-") || is_file {
+        return as_lines(args, (&dataset, &embedder), is_file, printer);
+    }
     export::prepare_folder(&args.out)?;
     let bar = printer.bar("embedding", dataset.len());
     let config = inputs::extract(&args.extract, printer.threads);
@@ -27,19 +36,50 @@ pub(crate) fn run(args: &EmbedArgs, printer: Printer) -> anyhow::Result<Exit> {
             catalogue: &dataset.name,
         },
     )?;
-    inputs::warn_of(&embedded.failures, printer);
-    let summary = json!({
-        "embedded": embedded.samples.len(), "dim": embedded.dim, "skipped": embedded.failures.len(),
-        "failures": embedded.failures, "model": embedder.fingerprint(), "files": files,
-    });
-    printer.result(&summary, |_| {
-        let [vectors, npy, items] = files.map(|file| file.display().to_string());
-        format!(
-            "{} vectors of {} numbers, {} pictures skipped\n  {vectors}\n  {npy}\n  {items}\n",
-            embedded.samples.len(),
-            embedded.dim,
-            embedded.failures.len(),
-        )
-    })?;
+    let extracted = Extracted { embedded: embedded.samples.len(), failures: embedded.failures };
+    let (summary, text) = summary(&extracted, &embedder, &files);
+    inputs::warn_of(&extracted.failures, printer);
+    printer.result(&summary, |_| text)?;
     Ok(Exit::Done)
+}
+
+/// Lines into a file, or to standard output, where the summary must stay out of them.
+fn as_lines(
+    args: &EmbedArgs,
+    (dataset, embedder): (&Dataset, &Embedder),
+    is_file: bool,
+    printer: Printer,
+) -> anyhow::Result<Exit> {
+    let bar = printer.bar("embedding", dataset.len());
+    let config = inputs::extract(&args.extract, printer.threads);
+    let mut progress = |done| bar.set(done, dataset.len());
+    let extracted = if is_file {
+        lines::write_file(embedder, dataset, &config, &args.out, &mut progress)?
+    } else {
+        let place = (&mut io::stdout().lock() as &mut dyn io::Write, Path::new("standard output"));
+        lines::write(embedder, dataset, &config, place, &mut progress)?
+    };
+    drop(bar);
+    inputs::warn_of(&extracted.failures, printer);
+    if is_file {
+        let (summary, text) = summary(&extracted, embedder, std::slice::from_ref(&args.out));
+        printer.result(&summary, |_| text)?;
+    } else {
+        let (summary, text) = summary(&extracted, embedder, &[]);
+        let summary = serde_json::to_string(&summary).context("the summary")?;
+        printer.note(if printer.json { &summary } else { text.trim_end() });
+    }
+    Ok(Exit::Done)
+}
+
+/// What was done, for programs and for people.
+fn summary(extracted: &Extracted, embedder: &Embedder, files: &[PathBuf]) -> (serde_json::Value, String) {
+    let Extracted { embedded, failures } = extracted;
+    let value = json!({
+        "embedded": embedded, "dim": embedder.dim(), "skipped": failures.len(), "failures": failures,
+        "model": embedder.fingerprint(), "files": files,
+    });
+    let names: String = files.iter().map(|file| format!("  {}\n", file.display())).collect();
+    let (dim, skipped) = (embedder.dim(), failures.len());
+    (value, format!("{embedded} vectors of {dim} numbers, {skipped} pictures skipped\n{names}"))
 }

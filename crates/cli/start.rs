@@ -1,9 +1,13 @@
 //! What a training run starts from: a model, the weights of an earlier run, or random weights.
 
+use std::path::Path;
+
 use anyhow::{Context as _, bail};
-use semblance_embed::head::HeadConfig;
+use semblance_embed::checkpoint;
+use semblance_embed::head::{HeadConfig, Pool};
 use semblance_embed::init::{HeadStart, InitConfig, init};
 use semblance_embed::{Embedder, ModelSource, Precision};
+use serde::Serialize;
 
 use crate::args::ModelArgs;
 use crate::inputs;
@@ -16,8 +20,8 @@ pub(crate) fn embedder(args: &TrainArgs, printer: Printer) -> anyhow::Result<Emb
         bail!("--precision {}: training is done in f32; leave it out", args.model.precision);
     }
     let (head, pool) = (args.head.wanted()?, args.head.pool()?);
-    if args.init.is_some() {
-        return second_stage(args, head, printer);
+    if let Some(path) = &args.init {
+        return second_stage(args, path, (head, pool), printer);
     }
     let start = match (&args.model.model, args.model.arch) {
         (None, Some(arch)) => ModelArgs { model: Some(format!("random:{arch}")), ..args.model.clone() },
@@ -39,43 +43,77 @@ pub(crate) fn embedder(args: &TrainArgs, printer: Printer) -> anyhow::Result<Emb
             spell(&wanted)
         );
     }
-    if let Some(wanted) = pool.filter(|wanted| *wanted != config.pool()) {
+    if let Some(wanted) = pool.filter(|wanted| !is_same(*wanted, config.pool(), args)) {
         bail!(
-            "--model {} pools by {}, not by {wanted}: give it as --init to start another head on its backbone",
+            "--model {} pools by {}, not by {}: give it as --init to start another head on its backbone",
             source.model,
-            config.pool()
+            spell(&config.pool()),
+            spell(&wanted)
         );
+    }
+    let sizes = [
+        ("--resize", args.model.resize, config.transform.resize),
+        ("--crop", args.model.crop, config.transform.crop),
+    ];
+    for (flag, wanted, own) in sizes {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != own) {
+            bail!(
+                "--model {} prepares photographs its own way, with {flag} {own}, not {wanted}: give it as --init to train it \
+                 at another size",
+                source.model
+            );
+        }
     }
     Ok(embedder)
 }
 
-fn second_stage(args: &TrainArgs, head: Option<HeadConfig>, printer: Printer) -> anyhow::Result<Embedder> {
-    let path = args.init.clone().unwrap_or_default();
+/// Whether the pooling asked for is the one there is; a power that was learned begins where it is, unless another one is
+/// asked for.
+fn is_same(wanted: Pool, own: Pool, args: &TrainArgs) -> bool {
+    let learned =
+        matches!((wanted, own), (Pool::Gem { .. }, Pool::Gem { .. })) && args.head.gem_power.is_none();
+    wanted == own || learned
+}
+
+fn second_stage(
+    args: &TrainArgs,
+    path: &Path,
+    (head, pool): (Option<HeadConfig>, Option<Pool>),
+    printer: Printer,
+) -> anyhow::Result<Embedder> {
+    // What cannot be read is named by what follows.
+    let own = checkpoint::read_config(&checkpoint::locate(path)).ok().map(|config| config.pool());
     let config = InitConfig {
         arch: args.model.arch,
         head,
-        pool: args.head.pool()?,
+        pool: match own {
+            Some(own) if pool.is_some_and(|wanted| is_same(wanted, own, args)) => Some(own),
+            _ => pool,
+        },
         resize: args.model.resize,
         crop: args.model.crop,
         seed: args.seed,
         device: args.model.device,
-        path,
+        path: path.to_owned(),
     };
     let (embedder, start) = init(&config).context("--init")?;
-    if let HeadStart::Anew { was } = start {
+    if let HeadStart::Anew { was, pooled } = start {
+        let (head, pool) = (&embedder.config().head, embedder.config().pool());
         printer.note(format_args!(
-            "the head starts anew: {} has {}, this run {}",
+            "the head starts anew: {} has {} on {}, this run {} on {}",
             config.path.display(),
             spell(&was),
-            spell(&embedder.config().head)
+            spell(&pooled),
+            spell(head),
+            spell(&pool)
         ));
     }
     Ok(embedder)
 }
 
-/// A head's kind and settings, such as `linear, dim 128`.
-fn spell(head: &HeadConfig) -> String {
-    let Ok(serde_json::Value::Object(settings)) = serde_json::to_value(head) else { return String::new() };
+/// The kind and settings of a head or pooling, such as `linear, dim 128`.
+fn spell(part: &impl Serialize) -> String {
+    let Ok(serde_json::Value::Object(settings)) = serde_json::to_value(part) else { return String::new() };
     let kind = settings.get("kind").and_then(|kind| kind.as_str()).unwrap_or_default().to_owned();
     let others = settings.iter().filter(|(key, _)| *key != "kind");
     others.fold(kind, |text, (key, value)| format!("{text}, {key} {value}"))

@@ -127,7 +127,8 @@ pub(crate) struct OptimizerArgs {
     /// How long the backbone stays as it is: none, all, or a number of steps
     #[arg(long, value_name = "STEPS")]
     pub(crate) freeze_backbone: Option<Freeze>,
-    /// How long batch norms keep their running statistics: none, all, or a number of steps
+    /// How long batch norms keep their running statistics: none, all, or a number of steps. The layer norms of ViT and
+    /// ConvNeXt have none
     #[arg(long, value_name = "STEPS")]
     pub(crate) freeze_norms: Option<Freeze>,
     /// Passes over the photographs

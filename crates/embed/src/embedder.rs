@@ -223,6 +223,11 @@ impl Embedder {
         &self.config
     }
 
+    /// What stands behind the backbone.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
     /// What an index remembers of the model that made it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -257,13 +262,11 @@ impl Embedder {
 
     /// Writes the network as it is at inference, normalisation included, into an ONNX graph.
     pub(crate) fn emit(&self, graph: &mut Graph) -> Result<Edge> {
-        let refused = |what: &str| EmbedError::Export {
-            arch: self.config.arch.to_string(),
-            format: "ONNX",
-            reason: format!("its {what} has layers that are not written yet"),
-        };
-        let map = self.backbone.emit(graph, graph.input())?.ok_or_else(|| refused("backbone"))?;
-        let embedding = self.head.emit(graph, &map)?.ok_or_else(|| refused("head"))?;
+        let images = graph.input();
+        let features = self.backbone.emit(graph, images)?;
+        let pooled = self.head.emit_pool(graph, &features)?;
+        let pooled = self.backbone.emit_finish(graph, pooled)?;
+        let embedding = self.head.emit(graph, pooled)?;
         Ok(graph.normalize(&embedding))
     }
 

@@ -34,7 +34,7 @@ pub struct InitConfig {
 }
 
 /// What became of the head of the earlier run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HeadStart {
     /// The new network's head has its weights, or neither has any.
     Kept,
@@ -42,6 +42,8 @@ pub enum HeadStart {
     Anew {
         /// The head of the earlier run.
         was: HeadConfig,
+        /// How the earlier run pooled.
+        pooled: Pool,
     },
 }
 
@@ -97,7 +99,7 @@ fn from_checkpoint(folder: &Path, config: &InitConfig) -> Result<(Embedder, Head
         put(&embedder, "head.", &tensors, &path)?;
         HeadStart::Kept
     } else {
-        HeadStart::Anew { was: saved.head }
+        HeadStart::Anew { pooled: saved.pool(), was: saved.head }
     };
     embedder.weights_changed()?;
     Ok((embedder, start))
@@ -140,13 +142,14 @@ mod tests {
         assert_eq!(init(&file).unwrap().0.fingerprint(), first().fingerprint());
 
         let (other, start) = init(&with(Some(HeadConfig::Linear { dim: 4 }))).unwrap();
-        assert_eq!(start, HeadStart::Anew { was: HeadConfig::Linear { dim: 8 } });
+        let was = HeadConfig::Linear { dim: 8 };
+        assert_eq!(start, HeadStart::Anew { was: was.clone(), pooled: Pool::Average });
         assert_eq!(other.dim(), 4);
         for name in ["backbone.conv1.weight", "backbone.layer4.0.bn2.running_var"] {
             assert_eq!(values(&other, name), values(&first(), name), "{name}");
         }
         let (pooled, start) = init(&with(Some(HeadConfig::Pooled))).unwrap();
-        assert_eq!((pooled.dim(), start), (256, HeadStart::Anew { was: HeadConfig::Linear { dim: 8 } }));
+        assert_eq!((pooled.dim(), start), (256, HeadStart::Anew { was, pooled: Pool::Average }));
     }
 
     #[test]

@@ -1,58 +1,95 @@
 //! Models for timm (PyTorch Image Models): weights in its names, and the `config.json` its `local-dir:` opens.
 //!
-//! A pooled model is timm's with `num_classes=0`; a linear head takes the place of timm's classifier, so that the model's
-//! output is the embedding before normalisation.
+//! The model's output there is the embedding before normalisation. timm has a linear classifier and no other head, so
+//! whatever is one linear map at inference takes the classifier's place: a linear layer, a batch norm, CLIP's projection,
+//! and these one behind the other. A pooled model without any is timm's with `num_classes=0`. Position embeddings stay
+//! those that were learned; timm interpolates them to `input_size` as this program does.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
 
-use crate::backbone::Arch;
+use crate::backbone::{Arch, Family};
 use crate::checkpoint::{CONFIG_FILE, CheckpointWriter, MODEL_FILE};
 use crate::embedder::Embedder;
 use crate::error::{EmbedError, Result};
+use crate::head::Pool;
 use crate::transform::Interpolation;
 
-/// timm's name of an architecture, and of its classifier.
-fn names(arch: Arch) -> Option<(&'static str, &'static str)> {
-    match arch {
-        Arch::ResNet18 => Some(("resnet18", "fc")),
-        Arch::ResNet34 => Some(("resnet34", "fc")),
-        Arch::ResNet50 => Some(("resnet50", "fc")),
-        Arch::ResNet101 => Some(("resnet101", "fc")),
-        Arch::ResNet152 => Some(("resnet152", "fc")),
-        Arch::MobileNetV2 => Some(("mobilenetv2_100", "classifier")),
-        _ => None,
+/// What timm calls an architecture, its first convolution and its classifier.
+struct Names {
+    arch: &'static str,
+    first: &'static str,
+    classifier: &'static str,
+}
+
+fn names(arch: Arch) -> Option<Names> {
+    let (name, first, classifier) = match arch.family() {
+        Family::ResNet if arch == Arch::ResNet10Tiny => return None,
+        Family::ResNet => (arch.name(), "conv1", "fc"),
+        Family::MobileNetV2 => ("mobilenetv2_100", "conv_stem", "classifier"),
+        Family::ConvNext => (arch.name(), "stem.0", "head.fc"),
+        Family::Vit | Family::DinoV2 | Family::Clip => (arch.name(), "patch_embed.proj", "head"),
+    };
+    Some(Names { arch: name, first, classifier })
+}
+
+/// The arguments that make timm's model pool so; `None` where it cannot.
+fn pooling(arch: Arch, pool: Pool) -> Option<Value> {
+    if pool == Pool::of(arch) {
+        return Some(json!({}));
     }
+    let name = match pool {
+        Pool::Average => "avg",
+        // timm projects what is pooled, and the greatest values of projected tokens are others.
+        Pool::Max if arch.family() != Family::Clip => "max",
+        Pool::Max | Pool::Gem { .. } | Pool::ClassToken | Pool::ClassAndMean => return None,
+    };
+    // Transformers there would otherwise move the last norm behind the pooling.
+    Some(match arch.vit() {
+        Some(_) => json!({ "global_pool": name, "fc_norm": false }),
+        None => json!({ "global_pool": name }),
+    })
 }
 
 /// Writes `model.safetensors` and `config.json` into a folder that is new.
 ///
 /// # Errors
-/// [`EmbedError::Export`] for an architecture or head that timm does not have, and failures of the disk.
-pub fn save(embedder: &Embedder, folder: &std::path::Path) -> Result<()> {
-    let (tensors, config) = convert(embedder)?;
+/// [`EmbedError::Export`] for an architecture, pooling or head that timm does not have, and failures of the disk.
+pub fn save(embedder: &Embedder, folder: &Path) -> Result<()> {
+    write(folder, convert(embedder, true)?)
+}
+
+/// As [`save`], leaving out the head: the network gives the features its authors pool. It works for any head.
+///
+/// # Errors
+/// [`EmbedError::Export`] for an architecture that timm does not have, and failures of the disk.
+pub fn save_backbone(embedder: &Embedder, folder: &Path) -> Result<()> {
+    write(folder, convert(embedder, false)?)
+}
+
+fn write(folder: &Path, (tensors, config): (BTreeMap<String, Tensor>, Value)) -> Result<()> {
     let writer = CheckpointWriter::new(folder)?;
     writer.tensors(MODEL_FILE, &tensors)?;
     writer.json(CONFIG_FILE, &config)?;
     writer.commit()
 }
 
-fn convert(embedder: &Embedder) -> Result<(BTreeMap<String, Tensor>, Value)> {
+fn convert(embedder: &Embedder, with_head: bool) -> Result<(BTreeMap<String, Tensor>, Value)> {
     let (config, transform) = (embedder.config(), embedder.transform());
+    let arch = config.arch;
     let refused = |reason: &str| EmbedError::Export {
-        arch: config.arch.to_string(),
+        arch: arch.to_string(),
         format: "safetensors for timm",
         reason: reason.to_owned(),
     };
-    let (name, classifier) =
-        names(config.arch).ok_or_else(|| refused("there is no way yet to give it timm's names"))?;
+    let names = names(arch).ok_or_else(|| refused("timm does not have it"))?;
     let mut tensors = BTreeMap::new();
     for (name, param) in embedder.store().entries("backbone.") {
         let bare = &name["backbone.".len()..];
-        let theirs =
-            if config.arch == Arch::MobileNetV2 { mobilenet_v2(bare) } else { Some(bare.to_owned()) };
+        let theirs = if arch == Arch::MobileNetV2 { mobilenet_v2(bare) } else { Some(bare.to_owned()) };
         let theirs = theirs.ok_or_else(|| refused(&format!("its tensor {bare} has no place there")))?;
         if let Some(norm) = theirs.strip_suffix("running_mean") {
             let device = param.var.device();
@@ -60,13 +97,31 @@ fn convert(embedder: &Embedder) -> Result<(BTreeMap<String, Tensor>, Value)> {
         }
         tensors.insert(theirs, param.var.as_detached_tensor());
     }
-    let mut classes = 0;
-    for (name, param) in embedder.store().entries("head.") {
-        let Some(value) = name.strip_prefix("head.projection.") else {
-            return Err(refused(&format!("its head's tensor {name} has no place there")));
-        };
-        classes = embedder.dim();
-        tensors.insert(format!("{classifier}.{value}"), param.var.as_detached_tensor());
+    let projection = tensors.remove("head.weight");
+    let mut last = match projection {
+        Some(weight) => {
+            let bias = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
+            Some((weight, bias))
+        }
+        None => None,
+    };
+    let mut arguments = json!({});
+    if with_head {
+        let pool = config.pool();
+        arguments = pooling(arch, pool).ok_or_else(|| {
+            refused(&format!("timm cannot pool by {pool}; --without-head leaves the head out"))
+        })?;
+        let head = embedder.head();
+        if !head.is_linear() {
+            let reason = "its head is more than a linear layer, which timm has no place for; --without-head leaves it out";
+            return Err(refused(reason));
+        }
+        last = head.folded_behind(last)?;
+    }
+    let outputs = last.as_ref().map_or(Ok(0), |(weight, _)| weight.dim(0))?;
+    if let Some((weight, bias)) = last {
+        tensors.insert(format!("{}.weight", names.classifier), weight);
+        tensors.insert(format!("{}.bias", names.classifier), bias);
     }
     let size = transform.crop;
     let interpolation = match transform.interpolation {
@@ -74,19 +129,33 @@ fn convert(embedder: &Embedder) -> Result<(BTreeMap<String, Tensor>, Value)> {
         Interpolation::Bicubic => "bicubic",
         Interpolation::Lanczos3 => "lanczos",
     };
+    let mut source =
+        json!({ "fingerprint": embedder.fingerprint(), "without_head": !with_head, "transform": transform });
+    if with_head {
+        (source["head"], source["pool"]) = (json!(config.head), json!(config.pool()));
+    }
     let config = json!({
-        "architecture": name,
-        "num_classes": classes,
-        "num_features": embedder.feature_dim(),
+        "architecture": names.arch,
+        "num_classes": outputs,
+        "num_features": arch.vit().map_or(embedder.feature_dim(), |vit| vit.dim),
+        "model_args": arguments,
         "pretrained_cfg": {
-            "tag": "semblance", "custom_load": false, "input_size": [3, size, size], "fixed_input_size": false,
-            "interpolation": interpolation, "crop_pct": f64::from(size) / f64::from(transform.resize),
-            "crop_mode": "center", "mean": shortest(transform.mean), "std": shortest(transform.std), "num_classes": classes,
-            "pool_size": null, "first_conv": if config.arch == Arch::MobileNetV2 { "conv_stem" } else { "conv1" }, "classifier": classifier,
+            "tag": "semblance", "custom_load": false, "input_size": [3, size, size], "fixed_input_size": arch.vit().is_some(),
+            "interpolation": interpolation, "crop_pct": crop_share(size, transform.resize),
+            "crop_mode": "center", "mean": shortest(transform.mean), "std": shortest(transform.std), "num_classes": outputs,
+            "pool_size": null, "first_conv": names.first, "classifier": names.classifier,
         },
-        "semblance": { "fingerprint": embedder.fingerprint(), "head": config.head, "transform": transform },
+        "semblance": source,
     });
     Ok((tensors, config))
+}
+
+/// What of the resized photograph is kept: timm resizes to the whole part of `size / share`, which rounding may not take
+/// below `resize`.
+fn crop_share(size: u32, resize: u32) -> f64 {
+    let (size, resize) = (f64::from(size), f64::from(resize));
+    let share = size / resize;
+    if (size / share).floor() < resize { size / (resize + 1e-6) } else { share }
 }
 
 /// The numbers as they were written: 0.485, not the double next to the float next to it.
@@ -132,50 +201,5 @@ fn mobilenet_v2(name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checkpoint::ModelConfig;
-    use crate::embedder::{DeviceKind, ModelSource};
-    use crate::head::HeadConfig;
-
-    fn model(arch: Arch, head: HeadConfig) -> Embedder {
-        Embedder::untrained(ModelConfig::new(arch, head), 3, DeviceKind::Cpu).unwrap()
-    }
-
-    #[test]
-    fn what_is_written_in_timms_names_is_read_back_the_same() {
-        for (arch, file) in
-            [(Arch::ResNet18, "resnet18.safetensors"), (Arch::MobileNetV2, "mobilenetv2_100.safetensors")]
-        {
-            let dir = tempfile::tempdir().unwrap();
-            let out = dir.path().join("out");
-            let saved = model(arch, HeadConfig::Pooled);
-            save(&saved, &out).unwrap();
-            let named = dir.path().join(file);
-            std::fs::rename(out.join(MODEL_FILE), &named).unwrap();
-            let source = ModelSource { seed: 9, ..ModelSource::new(named.to_str().unwrap()) };
-            let opened = Embedder::open(&source).unwrap();
-            assert_eq!(opened.fingerprint(), saved.fingerprint());
-            assert_eq!(opened.unused_weights(), [""; 0]);
-        }
-    }
-
-    #[test]
-    fn a_linear_head_becomes_the_classifier() {
-        let head = HeadConfig::Linear { dim: 16 };
-        for (arch, name) in [(Arch::ResNet50, "fc"), (Arch::MobileNetV2, "classifier")] {
-            let (tensors, config) = convert(&model(arch, head.clone())).unwrap();
-            assert_eq!(tensors[&format!("{name}.weight")].dim(0).unwrap(), 16);
-            assert_eq!(
-                (&config["num_classes"], &config["pretrained_cfg"]["num_classes"]),
-                (&16.into(), &16.into())
-            );
-        }
-    }
-
-    #[test]
-    fn a_network_timm_does_not_have_is_refused_by_name() {
-        let error = convert(&model(Arch::ResNet10Tiny, HeadConfig::Pooled)).unwrap_err().to_string();
-        assert!(error.contains("resnet10_tiny") && error.contains("onnx"), "{error}");
-    }
-}
+#[path = "timm_tests.rs"]
+mod tests;

@@ -95,6 +95,12 @@ pub enum QueryError {
         /// The folder.
         path: PathBuf,
     },
+    /// A new file's name is taken.
+    #[error("{} exists already: choose another name", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// A transform of vectors that cannot be learned or read.
     #[error("whitening: {reason}")]
     Whitening {

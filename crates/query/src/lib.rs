@@ -6,7 +6,7 @@
 //!   [`report`]; [`study`](mod@study) looks at the answers from all sides, with the [`statistics`] of how far to trust them;
 //! - [`answer`]: better answers than the plain nearest; [`whitening`](mod@whitening) and [`derive`](mod@derive): better vectors for an index;
 //! - [`validate`]: the same measure on held-out photographs, for training;
-//! - [`export`]: vectors as files for other programs.
+//! - [`export`], [`lines`]: vectors as files and streams for other programs.
 //!
 //! ```
 //! use semblance_embed::dataset::sample::SampleCatalogue;
@@ -53,6 +53,7 @@ pub mod engine;
 mod error;
 pub mod evaluate;
 pub mod export;
+pub mod lines;
 pub mod metadata;
 pub mod metrics;
 pub mod question;

@@ -4,6 +4,7 @@ use candle_core::{ModuleT, Result, Tensor, Var};
 use semblance_kernels::{Conv2dConfig, conv2d};
 
 use crate::layer::{Gelu, LayerNorm, Linear, PatchConv};
+use crate::onnx::{Edge, Graph};
 use crate::params::{Init, Scope, value};
 
 /// Added to the variance by the norms.
@@ -42,13 +43,31 @@ impl Block {
             scale: scope.parameter("gamma", channels, Init::Const(LAYER_SCALE))?,
         })
     }
+
+    fn depthwise_config(&self) -> Result<Conv2dConfig> {
+        Ok(Conv2dConfig { padding: 3, groups: self.depthwise.0.dim(0)?, ..Conv2dConfig::default() })
+    }
+
+    fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let (window, bias) = &self.depthwise;
+        let y = graph.conv(x, window, Some(bias), &self.depthwise_config()?)?;
+        let y = graph.transpose(&y, &[0, 2, 3, 1]);
+        let y = self.norm.emit(graph, &y)?;
+        let y = self.widen.emit(graph, &y)?;
+        let y = Gelu::Exact.emit(graph, &y);
+        let y = self.narrow.emit(graph, &y)?;
+        let scale = graph.constant(&self.scale)?;
+        let y = graph.mul(&y, &scale);
+        let y = graph.transpose(&y, &[0, 3, 1, 2]);
+        Ok(graph.add(x, &y))
+    }
 }
 
 impl ModuleT for Block {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let (window, bias) = (value(&self.depthwise.0, train), value(&self.depthwise.1, train));
-        let config = Conv2dConfig { padding: 3, groups: x.dim(1)?, ..Conv2dConfig::default() };
-        let y = conv2d(x, &window, Some(&bias), config)?.permute((0, 2, 3, 1))?.contiguous()?;
+        let y =
+            conv2d(x, &window, Some(&bias), self.depthwise_config()?)?.permute((0, 2, 3, 1))?.contiguous()?;
         let y = self.widen.forward_t(&self.norm.forward(&y, train)?, train)?;
         let y = self.narrow.forward_t(&Gelu::Exact.forward(&y)?, train)?;
         let y = y.broadcast_mul(&value(&self.scale, train))?;
@@ -104,6 +123,27 @@ impl ConvNext {
     /// The norm behind the pooling: `(n, channels)` → the same shape.
     pub fn finish(&self, pooled: &Tensor, train: bool) -> Result<Tensor> {
         self.norm.forward(pooled, train)
+    }
+
+    /// Writes the network up to its last feature map into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let x = self.stem.0.emit(graph, x)?;
+        let mut x = self.stem.1.emit_channels(graph, &x)?;
+        for stage in &self.stages {
+            if let Some((norm, conv)) = &stage.downsample {
+                x = norm.emit_channels(graph, &x)?;
+                x = conv.emit(graph, &x)?;
+            }
+            for block in &stage.blocks {
+                x = block.emit(graph, &x)?;
+            }
+        }
+        Ok(x)
+    }
+
+    /// As [`finish`](Self::finish) in an ONNX graph.
+    pub(crate) fn emit_finish(&self, graph: &mut Graph, pooled: &Edge) -> Result<Edge> {
+        self.norm.emit(graph, pooled)
     }
 }
 

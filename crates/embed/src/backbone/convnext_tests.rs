@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::backbone::check;
+use crate::onnx::interpreter;
 use crate::params::ParamStore;
 
 fn tiny(store: &ParamStore) -> ConvNext {
@@ -25,6 +26,20 @@ fn features_are_timms() {
     let y: Vec<f32> = features(&net, &check::images(32, 64), false).flatten_all().unwrap().to_vec1().unwrap();
     let every_fourth: Vec<f32> = y.into_iter().step_by(4).collect();
     check::close(&every_fourth, &CONVNEXT);
+}
+
+#[test]
+fn the_graph_written_down_computes_the_same() {
+    let store = ParamStore::new(0, &Device::Cpu);
+    let net = tiny(&store);
+    check::fill(&store);
+    let images = check::images(64, 64);
+    let found = interpreter::run(64, &images, |graph, x| {
+        let map = net.emit(graph, &x)?;
+        let pooled = graph.global_avg_pool(&map);
+        net.emit_finish(graph, &pooled)
+    });
+    assert!(interpreter::difference(&found, &features(&net, &images, false)) < 1e-5);
 }
 
 #[test]

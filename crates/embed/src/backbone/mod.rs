@@ -33,13 +33,13 @@ pub enum Backbone {
     Vit(Vit),
 }
 
-/// What a backbone makes of a batch, before it is pooled.
+/// What a backbone makes of a batch, before it is pooled: values, or their place in a graph being written.
 #[derive(Debug, Clone)]
-pub enum Features {
+pub enum Features<T = Tensor> {
     /// `(n, c, h, w)`.
-    Map(Tensor),
+    Map(T),
     /// `(n, 1 + h · w, c)`, the class token first.
-    Tokens(Tensor),
+    Tokens(T),
 }
 
 impl Backbone {
@@ -71,12 +71,21 @@ impl Backbone {
         }
     }
 
-    /// Writes the network, as it is at inference, into an ONNX graph; `None` if it has layers that are not written yet.
-    pub(crate) fn emit(&self, graph: &mut Graph, x: Edge) -> Result<Option<Edge>> {
+    /// Writes the network, as it is at inference, into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: Edge) -> Result<Features<Edge>> {
+        Ok(match self {
+            Self::ResNet(net) => Features::Map(net.emit(graph, x)?),
+            Self::MobileNetV2(net) => Features::Map(net.emit(graph, x)?),
+            Self::ConvNext(net) => Features::Map(net.emit(graph, &x)?),
+            Self::Vit(net) => Features::Tokens(net.emit(graph, &x)?),
+        })
+    }
+
+    /// As [`finish`](Self::finish) in an ONNX graph.
+    pub(crate) fn emit_finish(&self, graph: &mut Graph, pooled: Edge) -> Result<Edge> {
         match self {
-            Self::ResNet(backbone) => backbone.emit(graph, x).map(Some),
-            Self::MobileNetV2(backbone) => backbone.emit(graph, x).map(Some),
-            Self::ConvNext(_) | Self::Vit(_) => Ok(None),
+            Self::ConvNext(net) => net.emit_finish(graph, &pooled),
+            Self::ResNet(_) | Self::MobileNetV2(_) | Self::Vit(_) => Ok(pooled),
         }
     }
 

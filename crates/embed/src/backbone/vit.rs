@@ -5,6 +5,7 @@ use candle_core::{ModuleT, Result, Tensor, Var};
 
 use super::position::resample;
 use crate::layer::{Attention, Gelu, LayerNorm, Linear, PatchConv, project};
+use crate::onnx::{Edge, Graph};
 use crate::params::{Init, Scope, value};
 
 /// What distinguishes one vision transformer from another.
@@ -96,6 +97,25 @@ impl Block {
             None => x + branch,
         }
     }
+
+    fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let y = self.norms[0].emit(graph, x)?;
+        let y = self.attention.emit(graph, &y)?;
+        let x = self.emit_add(graph, x, y, 0)?;
+        let y = self.norms[1].emit(graph, &x)?;
+        let y = self.widen.emit(graph, &y)?;
+        let y = self.gelu.emit(graph, &y);
+        let y = self.narrow.emit(graph, &y)?;
+        self.emit_add(graph, &x, y, 1)
+    }
+
+    fn emit_add(&self, graph: &mut Graph, x: &Edge, mut branch: Edge, which: usize) -> Result<Edge> {
+        if let Some(scales) = &self.scales {
+            let scale = graph.constant(&scales[which])?;
+            branch = graph.mul(&branch, &scale);
+        }
+        Ok(graph.add(x, &branch))
+    }
 }
 
 impl ModuleT for Block {
@@ -160,20 +180,51 @@ impl Vit {
         let patches = resample(&all.narrow(1, 1, side * side)?.contiguous()?, (side, side), grid)?;
         Tensor::cat(&[&all.narrow(1, 0, 1)?, &patches], 1)
     }
+
+    /// How many patches of `h × w` pixels there are.
+    fn grid(&self, h: usize, w: usize) -> Result<(usize, usize)> {
+        let patch = self.config.patch;
+        if h == 0 || w == 0 || h % patch != 0 || w % patch != 0 {
+            candle_core::bail!("images of {h} × {w} pixels do not divide into patches of {patch} × {patch}")
+        }
+        Ok((h / patch, w / patch))
+    }
+
+    /// Writes the network into an ONNX graph: tokens, the class token first. Position embeddings are interpolated to the
+    /// size of the graph's images and, with the class token, one constant.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let positions = self.positions(self.grid(graph.side(), graph.side())?, false)?;
+        let class = (positions.narrow(1, 0, 1)? + self.class_token.as_detached_tensor())?;
+        let others = positions.narrow(1, 1, positions.dim(1)? - 1)?;
+        let places = graph.constant(&Tensor::cat(&[&class, &others], 1)?)?;
+        let map = self.patches.emit(graph, x)?;
+        let patches = graph.reshape(&map, &[0, self.config.dim as i64, -1]);
+        let patches = graph.transpose(&patches, &[0, 2, 1]);
+        let tokens = graph.token_before(&patches);
+        let mut x = graph.add(&tokens, &places);
+        if let Some(norm) = &self.pre_norm {
+            x = norm.emit(graph, &x)?;
+        }
+        for block in &self.blocks {
+            x = block.emit(graph, &x)?;
+        }
+        let x = self.norm.emit(graph, &x)?;
+        match &self.projection {
+            Some(projection) => graph.linear(&x, projection, None),
+            None => Ok(x),
+        }
+    }
 }
 
 impl ModuleT for Vit {
     /// `(n, 3, h, w)` → `(n, 1 + patches, dim)`, the class token first. Sides are multiples of the patch.
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let (n, _, h, w) = x.dims4()?;
-        let (patch, dim) = (self.config.patch, self.config.dim);
-        if h == 0 || w == 0 || h % patch != 0 || w % patch != 0 {
-            candle_core::bail!("images of {h} × {w} pixels do not divide into patches of {patch} × {patch}")
-        }
+        let (grid, dim) = (self.grid(h, w)?, self.config.dim);
         let map = self.patches.forward(x, train)?;
         let class = value(&self.class_token, train).broadcast_as((n, 1, dim))?;
         let x = Tensor::cat(&[&class, &map.flatten_from(2)?.transpose(1, 2)?], 1)?;
-        let mut x = x.broadcast_add(&self.positions((h / patch, w / patch), train)?)?;
+        let mut x = x.broadcast_add(&self.positions(grid, train)?)?;
         if let Some(norm) = &self.pre_norm {
             x = norm.forward(&x, train)?;
         }

@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::backbone::check;
+use crate::onnx::interpreter;
 use crate::params::{Kind, ParamStore};
 
 fn tiny() -> VitConfig {
@@ -39,6 +40,30 @@ fn class_tokens_are_timms() {
     check::close(&class_token(&tiny(), 12, 12), &VIT);
     check::close(&class_token(&dinov2, 8, 20), &DINO);
     check::close(&class_token(&clip, 12, 12), &CLIP);
+}
+
+#[test]
+fn the_graph_written_down_computes_the_same_at_every_size() {
+    let dinov2 = VitConfig { layer_scale: Some(1e-5), ..tiny() };
+    let clip = VitConfig { pre_norm: true, gelu: Gelu::Quick, eps: 1e-5, projection: Some(6), ..tiny() };
+    for (config, side) in [(tiny(), 12), (dinov2.clone(), 8), (dinov2, 20), (clip, 16)] {
+        let store = ParamStore::new(0, &Device::Cpu);
+        let vit = Vit::new(&config, &store.root()).unwrap();
+        check::fill(&store);
+        let images = check::images(side, side);
+        for n in [1, 2] {
+            let images = images.narrow(0, 0, n).unwrap();
+            let found = interpreter::run(side, &images, |graph, x| vit.emit(graph, &x));
+            let worst = interpreter::difference(&found, &vit.forward_t(&images, false).unwrap());
+            assert!(worst < 1e-5, "{config:?} at {side}: {worst}");
+        }
+    }
+    let store = ParamStore::new(0, &Device::Cpu);
+    let vit = Vit::new(&tiny(), &store.root()).unwrap();
+    let mut graph = Graph::new(14);
+    let images = graph.input();
+    let error = vit.emit(&mut graph, &images).unwrap_err().to_string();
+    assert!(error.contains("14 × 14"), "{error}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::*;
+use crate::onnx::interpreter;
 use crate::params::{Kind, ParamStore};
 
 fn configs() -> Vec<(HeadConfig, usize)> {
@@ -54,6 +55,41 @@ fn every_head_has_its_size_and_every_parameter_a_gradient() {
             for (name, param) in store.entries("") {
                 let found = grads.get(&param.var).is_some();
                 assert!(found || param.kind == Kind::Buffer, "{config:?} {pool}: {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_head_on_every_pooling_is_written_down_as_it_computes() {
+    let gem = Pool::Gem { p: 2.5 };
+    for (config, dim) in configs() {
+        for pool in [Pool::Average, Pool::Max, gem, Pool::ClassToken, Pool::ClassAndMean] {
+            let x = Tensor::rand(-0.5f32, 1.0, (3, 5, 6), &Device::Cpu).unwrap();
+            let mut inputs = vec![Features::Tokens(x)];
+            if !matches!(pool, Pool::ClassToken | Pool::ClassAndMean) {
+                inputs.push(Features::Map(Tensor::rand(-0.5f32, 1.0, (3, 6, 3, 2), &Device::Cpu).unwrap()));
+            }
+            for features in inputs {
+                let store = ParamStore::new(1, &Device::Cpu);
+                let head = Head::new(&config, pool, 6, &store.root()).unwrap();
+                for (_, param) in store.entries("") {
+                    // Nothing as it starts, powers and variances above 0.
+                    let values = Tensor::rand(0.5f32, 1.5, param.var.shape(), &Device::Cpu).unwrap();
+                    param.var.set(&values).unwrap();
+                }
+                let wanted = head.embed(&head.pool(&features, false).unwrap(), false).unwrap();
+                let (x, named): (_, fn(Edge) -> Features<Edge>) = match &features {
+                    Features::Map(x) => (x, Features::Map),
+                    Features::Tokens(x) => (x, Features::Tokens),
+                };
+                let found = interpreter::run(1, x, |graph, x| {
+                    let pooled = head.emit_pool(graph, &named(x))?;
+                    head.emit(graph, pooled)
+                });
+                let worst = interpreter::difference(&found, &wanted);
+                let scale = wanted.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                assert!(worst < 1e-5 * scale.max(1.0), "{config:?} {pool} to {dim}: {worst} of {scale}");
             }
         }
     }

@@ -3,6 +3,7 @@
 mod pool;
 
 use candle_core::{ModuleT, Result, Tensor};
+use semblance_kernels::Activation;
 use semblance_kernels::frozen::{Builder, Value};
 use serde::{Deserialize, Serialize};
 
@@ -176,21 +177,66 @@ impl Head {
         }
     }
 
+    /// Whether the layers behind the pooling are together one linear map at inference.
+    pub(crate) fn is_linear(&self) -> bool {
+        self.before.is_none() && self.hidden.is_empty()
+    }
+
+    /// The linear map `first`, weight and bias, with the layers behind the pooling after it, as one map; `None` if neither
+    /// does anything. For heads that [are linear](Self::is_linear).
+    pub(crate) fn folded_behind(&self, first: Option<(Tensor, Tensor)>) -> Result<Option<(Tensor, Tensor)>> {
+        let mut map = first;
+        if let Some(layer) = &self.projection {
+            let (weight, bias) = (layer.weight().as_detached_tensor(), layer.bias().as_detached_tensor());
+            map = Some(match map {
+                Some((before, shift)) => {
+                    let shift = weight.matmul(&shift.unsqueeze(1)?)?.squeeze(1)?;
+                    (weight.matmul(&before)?, (shift + bias)?)
+                }
+                None => (weight, bias),
+            });
+        }
+        let Some(norm) = &self.after else { return Ok(map) };
+        let (scale, shift) = norm.folded()?;
+        let rows = scale.unsqueeze(1)?;
+        Ok(Some(match map {
+            Some((weight, bias)) => (weight.broadcast_mul(&rows)?, ((bias * scale)? + shift)?),
+            None => {
+                (Tensor::eye(scale.elem_count(), scale.dtype(), scale.device())?.broadcast_mul(&rows)?, shift)
+            }
+        }))
+    }
+
     /// Whether it is a mean and at most one linear layer.
     fn is_plain(&self) -> bool {
         let layers = self.before.is_none() && self.hidden.is_empty() && self.after.is_none();
         layers && self.pooling.is_average()
     }
 
-    /// Writes the head into an ONNX graph; `None` if it has layers that are not written yet.
-    pub(crate) fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Option<Edge>> {
-        if !self.is_plain() {
-            return Ok(None);
+    /// As [`pool`](Self::pool) in an ONNX graph.
+    pub(crate) fn emit_pool(&self, graph: &mut Graph, features: &Features<Edge>) -> Result<Edge> {
+        self.pooling.emit(graph, features)
+    }
+
+    /// As [`embed`](Self::embed) in an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, pooled: Edge) -> Result<Edge> {
+        let mut x = pooled;
+        if let Some(norm) = &self.before {
+            x = norm.emit(graph, &x)?;
         }
-        let pooled = graph.global_avg_pool(x);
-        match &self.projection {
-            Some(projection) => graph.linear(&pooled, projection.weight(), projection.bias()).map(Some),
-            None => Ok(Some(pooled)),
+        for (layer, activation) in &self.hidden {
+            x = layer.emit(graph, &x)?;
+            x = match activation {
+                HeadActivation::Relu => graph.activate(x, Activation::Relu),
+                HeadActivation::Gelu => Gelu::Exact.emit(graph, &x),
+            };
+        }
+        if let Some(projection) = &self.projection {
+            x = projection.emit(graph, &x)?;
+        }
+        match &self.after {
+            Some(norm) => norm.emit_rows(graph, &x),
+            None => Ok(x),
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Arch, Features};
 use crate::error::EmbedError;
+use crate::onnx::{Edge, Graph};
 use crate::params::{Init, Scope, value};
 
 /// Least value that GeM raises to a power.
@@ -119,6 +120,36 @@ impl Pooling {
                 powers.mean(2)?.log()?.broadcast_div(&power)?.exp()
             }
             (Pool::Average | Pool::Gem { .. }, _) => places.mean(2),
+        }
+    }
+
+    /// Writes the pooling into an ONNX graph.
+    pub(super) fn emit(&self, graph: &mut Graph, features: &Features<Edge>) -> Result<Edge> {
+        let power = self.power.as_ref().map(|power| power.to_vec1::<f32>()).transpose()?;
+        match (self.kind, features) {
+            (Pool::Average, Features::Map(map)) => Ok(graph.global_avg_pool(map)),
+            (Pool::ClassToken, Features::Tokens(tokens)) => Ok(graph.first_token(tokens)),
+            (Pool::ClassAndMean, Features::Tokens(tokens)) => {
+                let (class, others) = (graph.first_token(tokens), graph.other_tokens(tokens));
+                let mean = graph.mean(&others, &[1]);
+                Ok(graph.concat(&class, &mean))
+            }
+            (Pool::ClassToken | Pool::ClassAndMean, Features::Map(_)) => {
+                candle_core::bail!("the features have no class token")
+            }
+            (Pool::Average | Pool::Max | Pool::Gem { .. }, _) => {
+                let (places, axes) = match features {
+                    Features::Map(map) => (map.clone(), &[2, 3][..]),
+                    Features::Tokens(tokens) => (graph.other_tokens(tokens), &[1][..]),
+                };
+                Ok(match (self.kind, power.as_deref()) {
+                    (Pool::Gem { .. }, Some(&[power])) => {
+                        graph.power_mean(&places, axes, GEM_FLOOR as f32, power)
+                    }
+                    (Pool::Max, _) => graph.max(&places, axes),
+                    _ => graph.mean(&places, axes),
+                })
+            }
         }
     }
 }

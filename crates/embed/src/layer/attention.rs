@@ -1,8 +1,9 @@
 //! Multi-head self-attention (Vaswani et al. 2017, arXiv 1706.03762).
 
-use candle_core::{D, ModuleT, Result, Tensor};
+use candle_core::{D, ModuleT, Result, Tensor, Var};
 
 use super::Linear;
+use crate::onnx::{Edge, Graph};
 use crate::params::Scope;
 
 /// Attention weights kept at once where no gradient is asked for: 64 MiB of them.
@@ -47,6 +48,27 @@ impl Attention {
         };
         self.projection.forward_t(&mixed.transpose(1, 2)?.contiguous()?.reshape((n, tokens, dim))?, train)
     }
+
+    /// Writes the layer into an ONNX graph, with the queries' scale in their weights.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let dim = self.projection.weight().dim(0)?;
+        let width = dim / self.heads;
+        let mut part = |which: usize, scale: f64, order: &[i64]| -> Result<Edge> {
+            let slice = |all: &Var| all.as_detached_tensor().narrow(0, which * dim, dim)? * scale;
+            let (weight, bias) = (slice(self.qkv.weight())?, slice(self.qkv.bias())?);
+            let y = graph.linear(x, &weight, Some(&bias))?;
+            let y = graph.reshape(&y, &[0, 0, self.heads as i64, width as i64]);
+            Ok(graph.transpose(&y, order))
+        };
+        let query = part(0, (width as f64).sqrt().recip(), &[0, 2, 1, 3])?;
+        let (key, value) = (part(1, 1.0, &[0, 2, 3, 1])?, part(2, 1.0, &[0, 2, 1, 3])?);
+        let scores = graph.matmul(&query, &key);
+        let scores = graph.softmax(&scores);
+        let mixed = graph.matmul(&scores, &value);
+        let mixed = graph.transpose(&mixed, &[0, 2, 1, 3]);
+        let mixed = graph.reshape(&mixed, &[0, 0, dim as i64]);
+        self.projection.emit(graph, &mixed)
+    }
 }
 
 /// `softmax(q kᵀ) v` of `(n, heads, tokens, width)`.
@@ -67,7 +89,7 @@ fn softmax(x: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::Device;
 
     use super::*;
     use crate::params::ParamStore;

@@ -7,6 +7,7 @@ use candle_core::{ModuleT, Result, Tensor, Var};
 use semblance_kernels::frozen::Norm;
 use semblance_kernels::{Activation, batch_norm_train};
 
+use crate::onnx::{Edge, Graph};
 use crate::params::{Init, Scope, value};
 
 /// Added to the variance, as in torchvision.
@@ -59,6 +60,14 @@ impl BatchNorm2d {
     /// The affine map `x · scale + shift` a channel, each `(c)`, that this layer is at inference.
     pub fn folded(&self) -> Result<(Tensor, Tensor)> {
         self.affine(false)
+    }
+
+    /// Writes the layer for rows `(n, c)` into an ONNX graph.
+    pub(crate) fn emit_rows(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let (scale, shift) = self.folded()?;
+        let (scale, shift) = (graph.constant(&scale)?, graph.constant(&shift)?);
+        let scaled = graph.mul(x, &scale);
+        Ok(graph.add(&scaled, &shift))
     }
 
     fn affine(&self, train: bool) -> Result<(Tensor, Tensor)> {

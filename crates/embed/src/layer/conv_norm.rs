@@ -73,12 +73,12 @@ impl ConvNorm {
         let (scale, shift) = self.norm.folded()?;
         let weight = self.conv.weight().as_detached_tensor();
         let weight = weight.broadcast_mul(&scale.reshape((scale.elem_count(), 1, 1, 1))?)?;
-        let y = graph.conv(x, &weight, &shift, self.conv.config())?;
+        let y = graph.conv(x, &weight, Some(&shift), self.conv.config())?;
         let y = match residual {
             Some(residual) => graph.add(&y, residual),
             None => y,
         };
-        graph.activate(y, activation)
+        Ok(graph.activate(y, activation))
     }
 
     /// As [`emit_onto`](Self::emit_onto), with its own activation and nothing added.

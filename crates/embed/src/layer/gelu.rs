@@ -4,6 +4,8 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::onnx::{Edge, Graph};
+
 /// Which of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -28,6 +30,14 @@ impl Gelu {
         match self {
             Self::Exact => x.gelu_erf(),
             Self::Quick => x * candle_nn::ops::sigmoid(&(x * f64::from(STEEPNESS))?)?,
+        }
+    }
+
+    /// Writes the activation into an ONNX graph.
+    pub(crate) fn emit(self, graph: &mut Graph, x: &Edge) -> Edge {
+        match self {
+            Self::Exact => graph.gelu(x),
+            Self::Quick => graph.sigmoid_gelu(x, STEEPNESS),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use candle_core::{D, Result, Tensor, Var};
 
+use crate::onnx::{Edge, Graph};
 use crate::params::{Init, Scope, value};
 
 /// Normalises the last dimension by its own mean and variance, then scales and shifts it.
@@ -38,6 +39,18 @@ impl LayerNorm {
     pub fn forward_channels(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let y = self.forward(&x.permute((0, 2, 3, 1))?.contiguous()?, train)?;
         y.permute((0, 3, 1, 2))?.contiguous()
+    }
+
+    /// Writes the layer into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        graph.layer_norm(x, &self.weight, &self.bias, self.eps as f32)
+    }
+
+    /// As [`forward_channels`](Self::forward_channels) in an ONNX graph.
+    pub(crate) fn emit_channels(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        let last = graph.transpose(x, &[0, 2, 3, 1]);
+        let y = self.emit(graph, &last)?;
+        Ok(graph.transpose(&y, &[0, 3, 1, 2]))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use candle_core::{ModuleT, Result, Tensor, Var};
 
+use crate::onnx::{Edge, Graph};
 use crate::params::{Init, Scope, value};
 
 /// `(…, input)` → `(…, output)`: `x Wᵀ + b`.
@@ -25,6 +26,11 @@ impl Linear {
         let weight = scope.parameter("weight", (output, input), Init::Normal { std: 0.02 })?;
         let bias = scope.parameter("bias", output, Init::Const(0.0))?;
         Ok(Self { weight, bias })
+    }
+
+    /// Writes the layer into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        graph.linear(x, &self.weight, Some(&self.bias))
     }
 
     /// The weights, `(output, input)`.

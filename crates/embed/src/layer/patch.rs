@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 use semblance_kernels::{Conv2dConfig, conv2d};
 
+use crate::onnx::{Edge, Graph};
 use crate::params::{Init, Scope, value};
 
 /// `(n, input, h, w)` → `(n, output, h / side, w / side)`: each square of `side` pixels by itself.
@@ -24,7 +25,15 @@ impl PatchConv {
     /// Pixels at the right and lower edge that fill no patch are left out.
     pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let bias = self.bias.as_ref().map(|bias| value(bias, train));
-        let config = Conv2dConfig { stride: self.side, ..Conv2dConfig::default() };
-        conv2d(x, &value(&self.weight, train), bias.as_ref(), config)
+        conv2d(x, &value(&self.weight, train), bias.as_ref(), self.config())
+    }
+
+    /// Writes the layer into an ONNX graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Edge) -> Result<Edge> {
+        graph.conv(x, &self.weight, self.bias.as_deref(), &self.config())
+    }
+
+    fn config(&self) -> Conv2dConfig {
+        Conv2dConfig { stride: self.side, ..Conv2dConfig::default() }
     }
 }

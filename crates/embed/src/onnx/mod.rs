@@ -4,6 +4,7 @@
 //! at inference here. Every piece of a network writes itself down by an `emit` beside its forward pass.
 
 mod graph;
+mod operator;
 mod proto;
 
 use prost::Message as _;
@@ -23,10 +24,10 @@ const IR_VERSION: i64 = 8;
 /// `dim`, `fingerprint`.
 ///
 /// # Errors
-/// [`EmbedError`](crate::EmbedError) of a tensor that cannot be read.
+/// [`EmbedError`](crate::EmbedError) of a tensor that cannot be read, or of a size that does not divide into patches.
 pub fn to_onnx(embedder: &Embedder) -> Result<Vec<u8>> {
     let (config, transform) = (embedder.config(), embedder.transform());
-    let mut graph = Graph::default();
+    let mut graph = Graph::new(transform.crop as usize);
     let output = embedder.emit(&mut graph)?;
     let numbers = |values: [f32; 3]| values.map(|v| v.to_string()).join(",");
     let metadata = [
@@ -43,7 +44,7 @@ pub fn to_onnx(embedder: &Embedder) -> Result<Vec<u8>> {
         ir_version: IR_VERSION,
         producer_name: "semblance".to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
-        graph: Some(graph.finish(&output, transform.crop as usize, embedder.dim())),
+        graph: Some(graph.finish(&output, embedder.dim())),
         opset_import: vec![proto::OperatorSet { domain: String::new(), version: OPSET }],
         metadata_props: metadata.map(|(key, value)| proto::Entry { key: key.to_owned(), value }).into(),
     };
@@ -51,7 +52,7 @@ pub fn to_onnx(embedder: &Embedder) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod interpreter;
+pub(crate) mod interpreter;
 
 #[cfg(test)]
 mod tests {
@@ -61,19 +62,25 @@ mod tests {
     use crate::backbone::Arch;
     use crate::checkpoint::ModelConfig;
     use crate::embedder::DeviceKind;
-    use crate::head::HeadConfig;
+    use crate::head::{HeadConfig, Pool};
 
     #[test]
     fn the_file_read_back_and_evaluated_gives_the_models_vectors() {
         let linear = HeadConfig::Linear { dim: 24 };
-        for (arch, head) in [
-            (Arch::ResNet10Tiny, linear.clone()),
-            (Arch::ResNet18, HeadConfig::Pooled),
-            (Arch::ResNet50, linear.clone()),
-            (Arch::MobileNetV2, linear),
+        let (neck, norm) = (HeadConfig::BatchNorm { dim: Some(8) }, HeadConfig::LayerNorm { dim: Some(8) });
+        let mlp = HeadConfig::Mlp { dim: 8, hidden: vec![24], activation: crate::head::HeadActivation::Gelu };
+        for (arch, pool, head) in [
+            (Arch::ResNet10Tiny, None, linear.clone()),
+            (Arch::ResNet10Tiny, Some(Pool::Gem { p: 2.5 }), neck),
+            (Arch::ResNet18, None, HeadConfig::Pooled),
+            (Arch::ResNet50, None, linear.clone()),
+            (Arch::MobileNetV2, Some(Pool::Max), linear),
+            (Arch::ConvNextTiny, None, norm),
+            (Arch::VitTiny16, Some(Pool::ClassAndMean), mlp),
         ] {
-            let mut config = ModelConfig::new(arch, head);
+            let mut config = ModelConfig { pool, ..ModelConfig::new(arch, head) };
             (config.transform.resize, config.transform.crop) = (72, 64);
+            let mean = config.transform.mean.map(|v| v.to_string()).join(",");
             let mut embedder = Embedder::untrained(config, 3, DeviceKind::Cpu).unwrap();
             // Running statistics of real features, so that folding them matters.
             let x = Tensor::randn(0.2f32, 1.0, (4, 3, 64, 64), &Device::Cpu).unwrap();
@@ -84,7 +91,8 @@ mod tests {
             let said = |key: &str| model.metadata_props.iter().find(|e| e.key == key).unwrap().value.clone();
             assert_eq!((said("arch"), said("size")), (arch.to_string(), "64".to_owned()));
             assert_eq!(said("fingerprint"), embedder.fingerprint());
-            assert_eq!(said("mean"), "0.485,0.456,0.406");
+            assert_eq!(said("mean"), mean);
+            assert_eq!(mean, if arch == Arch::VitTiny16 { "0.5,0.5,0.5" } else { "0.485,0.456,0.406" });
             let graph = model.graph.unwrap();
             for n in [1, 3] {
                 let x = x.narrow(0, 0, n).unwrap();

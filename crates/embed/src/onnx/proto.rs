@@ -4,6 +4,8 @@ use prost::Message;
 
 /// The type of 32-bit floats in tensors.
 pub(crate) const FLOAT: i32 = 1;
+/// The type of 64-bit integers in tensors.
+pub(crate) const INT64: i32 = 7;
 
 /// `ModelProto`.
 #[derive(Clone, PartialEq, Message)]
@@ -70,11 +72,13 @@ pub(crate) struct Node {
     pub attribute: Vec<Attribute>,
 }
 
-/// `AttributeProto`; `kind` is 2 for `i` and 7 for `ints`.
+/// `AttributeProto`; `kind` is 1 for `f`, 2 for `i` and 7 for `ints`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
     pub name: String,
+    #[prost(float, tag = "2")]
+    pub f: f32,
     #[prost(int64, tag = "3")]
     pub i: i64,
     #[prost(int64, repeated, tag = "8")]

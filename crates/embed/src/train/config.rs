@@ -38,7 +38,7 @@ pub struct TrainConfig {
     pub average: f64,
     /// How long the backbone stays as it is.
     pub freeze_backbone: Freeze,
-    /// How long batch norms keep their running statistics and normalise by them.
+    /// How long batch norms keep their running statistics and normalise by them; layer norms have none.
     pub freeze_norms: Freeze,
     /// Passes over the photographs.
     pub epochs: f64,

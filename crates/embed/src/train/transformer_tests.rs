@@ -60,9 +60,20 @@ fn settings() -> TrainConfig {
 
 /// Trains, stopping after `stop_after` steps; returns the losses.
 fn run(embedder: &mut Embedder, data: &Dataset, folder: &Path, resume: bool, stop_after: usize) -> Vec<f32> {
+    run_with(&settings(), embedder, data, folder, resume, stop_after)
+}
+
+fn run_with(
+    settings: &TrainConfig,
+    embedder: &mut Embedder,
+    data: &Dataset,
+    folder: &Path,
+    resume: bool,
+    stop_after: usize,
+) -> Vec<f32> {
     let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
     let job = TrainJob { data, run: folder, resume, stop: &stop };
-    let summary = train(embedder, &settings(), &job, None, &mut |event| {
+    let summary = train(embedder, settings, &job, None, &mut |event| {
         if let TrainEvent::Stepped { step, loss, .. } = event {
             losses.push(loss);
             stop.store(step >= stop_after, Ordering::Relaxed);
@@ -101,6 +112,75 @@ fn each_head_trains_is_resumed_exactly_and_comes_back_from_its_folder() {
         let opened = Embedder::open(&ModelSource::new(last.to_str().unwrap())).unwrap();
         assert_eq!((opened.fingerprint(), opened.config()), (whole.fingerprint(), whole.config()));
     }
+}
+
+fn values(embedder: &Embedder, name: &str) -> Vec<f32> {
+    embedder.store().get(name).unwrap().var.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn one_step_changes_every_parameter_and_every_running_statistic() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = pictures(dir.path());
+    let mlp = |activation| HeadConfig::Mlp { dim: 8, hidden: vec![16, 12], activation };
+    // Without decay, so that only a gradient can change anything.
+    let optimizer =
+        OptimizerConfig { algorithm: Algorithm::Adam, weight_decay: 0.0, ..OptimizerConfig::default() };
+    let schedule = Schedule { lr: 1e-2, warmup: 0, ..Schedule::default() };
+    let config =
+        TrainConfig { optimizer, schedule, average: 0.0, freeze_backbone: Freeze::None, ..settings() };
+    for (i, (arch, pool, head)) in [
+        (Arch::VitTiny16, Pool::ClassToken, HeadConfig::Pooled),
+        (Arch::VitTiny16, Pool::ClassAndMean, mlp(HeadActivation::Relu)),
+        (Arch::ConvNextTiny, Pool::Average, mlp(HeadActivation::Gelu)),
+        (Arch::ResNet10Tiny, Pool::Max, HeadConfig::LayerNorm { dim: None }),
+        (Arch::ResNet10Tiny, Pool::Gem { p: 3.0 }, HeadConfig::LayerNorm { dim: Some(8) }),
+        (Arch::ResNet10Tiny, Pool::Average, HeadConfig::BatchNorm { dim: None }),
+        (Arch::ResNet10Tiny, Pool::Average, HeadConfig::BatchNorm { dim: Some(8) }),
+        (Arch::ResNet10Tiny, Pool::Average, HeadConfig::Linear { dim: 8 }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (mut trained, before) = (embedder(arch, &head, pool), embedder(arch, &head, pool));
+        run_with(&config, &mut trained, &data, &dir.path().join(format!("run{i}")), false, 1);
+        for (name, _) in before.store().entries("") {
+            let (now, was) = (values(&trained, &name), values(&before, &name));
+            // The neck's shift is no parameter: it stays 0.
+            let stays = matches!(head, HeadConfig::BatchNorm { .. }) && name == "head.norm.bias";
+            assert_eq!(now == was, stays, "{arch} {pool} {head:?}: {name}");
+        }
+    }
+}
+
+#[test]
+fn freezing_norms_holds_the_statistics_of_batch_norms_and_leaves_layer_norms_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = pictures(dir.path());
+    let at = |freeze_norms| TrainConfig { freeze_norms, average: 0.0, ..settings() };
+    let neck = HeadConfig::BatchNorm { dim: Some(8) };
+    // Frozen throughout, and for the first two of four steps: after two, after four.
+    for (i, (freeze, steps, moved)) in
+        [(Freeze::All, 4, false), (Freeze::First(2), 2, false), (Freeze::First(2), 4, true)]
+            .into_iter()
+            .enumerate()
+    {
+        let mut model = embedder(Arch::VitTiny16, &neck, Pool::ClassToken);
+        let scale = values(&model, "head.norm.weight");
+        run_with(&at(freeze), &mut model, &data, &dir.path().join(format!("neck{i}")), false, steps);
+        for (statistic, start) in [("running_mean", 0.0), ("running_var", 1.0)] {
+            let now = values(&model, &format!("head.norm.{statistic}"));
+            assert_eq!(now.iter().any(|v| *v != start), moved, "{freeze} after {steps}: {statistic} {now:?}");
+        }
+        assert_ne!(values(&model, "head.norm.weight"), scale, "what is learned is learned all the same");
+    }
+    let norm = HeadConfig::LayerNorm { dim: Some(8) };
+    let [without, with] = [Freeze::None, Freeze::All].map(|freeze| {
+        let mut model = embedder(Arch::VitTiny16, &norm, Pool::ClassToken);
+        run_with(&at(freeze), &mut model, &data, &dir.path().join(format!("layer-{freeze}")), false, 2);
+        model.fingerprint().to_owned()
+    });
+    assert_eq!(with, without, "layer norms keep no statistics");
 }
 
 #[test]
