@@ -52,7 +52,7 @@ fn a_file_appears_whole_and_only_where_none_was() {
     assert_eq!(file, embed(&dir, &["--out", "-"]).exits(0).stdout);
     let before = dir.snapshot();
     embed(&dir, &["--out", "new/vectors.jsonl"]).exits(2).complains_of(&["vectors.jsonl", "exists"]);
-    dir.write("bare/empty.jpg", "");
+    dir.write("bare/mug/empty.jpg", "");
     let nothing = ["embed", "--data", "bare", "--out", "nothing.jsonl"];
     dir.run(nothing.into_iter().chain(MODEL)).exits(2).complains_of(&["empty.jpg", "none of the 1"]);
     std::fs::remove_dir_all(dir.path("bare")).unwrap();
