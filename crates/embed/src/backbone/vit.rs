@@ -184,7 +184,7 @@ impl Vit {
     /// How many patches of `h × w` pixels there are.
     fn grid(&self, h: usize, w: usize) -> Result<(usize, usize)> {
         let patch = self.config.patch;
-        if h == 0 || w == 0 || h % patch != 0 || w % patch != 0 {
+        if h == 0 || w == 0 || !h.is_multiple_of(patch) || !w.is_multiple_of(patch) {
             candle_core::bail!("images of {h} × {w} pixels do not divide into patches of {patch} × {patch}")
         }
         Ok((h / patch, w / patch))
