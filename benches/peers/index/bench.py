@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-DIM, M, EF_CONSTRUCTION, K = 512, 16, 200, 10
+M, EF_CONSTRUCTION, K = 16, 200, 10
 TARGETS = [0.95, 0.99]
 
 
@@ -71,7 +71,7 @@ class Hnswlib(Peer):
         import hnswlib
 
         start = time.perf_counter()
-        self.index = hnswlib.Index("ip", DIM)
+        self.index = hnswlib.Index("ip", base.shape[1])
         self.index.init_index(len(base), M=M, ef_construction=EF_CONSTRUCTION)
         self.index.set_num_threads(2)
         self.index.add_items(base)
@@ -85,7 +85,7 @@ class Hnswlib(Peer):
 
         path = os.path.join(folder, "hnswlib")
         if os.path.exists(path):
-            self.index = hnswlib.Index("ip", DIM)
+            self.index = hnswlib.Index("ip", self.queries.shape[1])
             self.index.load_index(path)
         return os.path.exists(path)
 
@@ -108,7 +108,7 @@ class Faiss(Peer):
 
         faiss.omp_set_num_threads(2)
         start = time.perf_counter()
-        self.index = faiss.IndexHNSWFlat(DIM, M, faiss.METRIC_INNER_PRODUCT)
+        self.index = faiss.IndexHNSWFlat(base.shape[1], M, faiss.METRIC_INNER_PRODUCT)
         self.index.hnsw.efConstruction = EF_CONSTRUCTION
         self.index.add(base)
         return time.perf_counter() - start
@@ -146,12 +146,12 @@ def at(points, target):
     return None
 
 
-def memory_of_hnswlib(path):
+def memory_of_hnswlib(path, dim):
     """Anonymous memory a loaded index takes, in MiB, in a process of its own."""
     code = (
         "import hnswlib, sys\n"
         "rss = lambda: int(next(l for l in open('/proc/self/status') if l.startswith('RssAnon')).split()[1])\n"
-        f"before = rss(); index = hnswlib.Index('ip', {DIM}); index.load_index(sys.argv[1]); print((rss() - before) / 1024)"
+        f"before = rss(); index = hnswlib.Index('ip', {dim}); index.load_index(sys.argv[1]); print((rss() - before) / 1024)"
     )
     return float(subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout)
 
@@ -180,8 +180,8 @@ def search(a, ours, peers, results):
                     results["speed"].setdefault(f"{threads}", {}).setdefault(e.name, {}).setdefault(str(ef), []).append(qps)
 
 
-def memory(a, results):
-    results["memory"] = {"hnswlib": memory_of_hnswlib(os.path.join(a.keep, "hnswlib"))}
+def memory(a, dim, results):
+    results["memory"] = {"hnswlib": memory_of_hnswlib(os.path.join(a.keep, "hnswlib"), dim)}
     fresh = Ours(a.program, a.data, "i8", a.keep)
     before = fresh.ask("memory")
     fresh.open()
@@ -194,7 +194,8 @@ def memory(a, results):
 def exact(a, base, ours, results):
     import faiss
 
-    flat = faiss.IndexFlatIP(DIM)
+    a.exact = min(a.exact, len(base))
+    flat = faiss.IndexFlatIP(base.shape[1])
     flat.add(base)
     faiss.omp_set_num_threads(2)
     ours.open()
@@ -259,8 +260,10 @@ def main():
     parser.add_argument("--efs", type=lambda t: [int(ef) for ef in t.split(",")], default=[12, 16, 24, 32, 48, 64, 96, 128])
     a = parser.parse_args()
     read = lambda name, kind, width: np.fromfile(os.path.join(a.data, name), kind).reshape(-1, width)
-    base, queries = read("base.f32", "<f4", DIM), read("queries.f32", "<f4", DIM)
-    truth = [set(row[:K].tolist()) for row in read("truth.u32", "<u4", 100)]
+    truth = read("truth.u32", "<u4", 100)
+    dim = read("queries.f32", "<f4", 1).size // len(truth)
+    base, queries = read("base.f32", "<f4", dim), read("queries.f32", "<f4", dim)
+    truth = [set(row[:K].tolist()) for row in truth]
     os.makedirs(a.keep, exist_ok=True)
     ours = [Ours(a.program, a.data, codes, a.keep) for codes in ("f32", "i8")]
     peers = [Hnswlib(queries, truth), Faiss(queries, truth)]
@@ -277,7 +280,7 @@ def main():
     if "open" in phases:
         results["open"] = {e.name: [e.open()["with_first_query_ms"] for _ in range(21)] for e in ours}
     if "memory" in phases:
-        memory(a, results)
+        memory(a, base.shape[1], results)
     if "exact" in phases:
         results["exact"] = {}
         exact(a, base, ours[1], results)

@@ -1,4 +1,5 @@
 """Clustered unit vectors, the same for the same seed: `python data.py OUT_DIR [--latent N --noise X --sigma X]`.
+Or the vectors of a .npy file, shuffled and made unit vectors: `python data.py OUT_DIR --npy FILE`.
 
 Centres and the spread around them live in a space of few dimensions, as the vectors of photographs do, mapped to all
 of them by a random matrix, plus a little noise in every dimension.
@@ -21,6 +22,7 @@ def generate(n, dim, clusters, latent, sigma, noise, seed):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--npy", type=pathlib.Path, help="a matrix of vectors, of which --queries become queries")
     parser.add_argument("--n", type=int, default=60_000)
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--dim", type=int, default=512)
@@ -31,7 +33,13 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    vectors = generate(a.n + a.queries, a.dim, a.clusters, a.latent, a.sigma, a.noise, a.seed)
+    if a.npy:
+        vectors = np.load(a.npy).astype(np.float32)
+        np.random.default_rng(a.seed).shuffle(vectors)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        a.n = len(vectors) - a.queries
+    else:
+        vectors = generate(a.n + a.queries, a.dim, a.clusters, a.latent, a.sigma, a.noise, a.seed)
     vectors[: a.n].astype("<f4").tofile(a.out / "base.f32")
     vectors[a.n :].astype("<f4").tofile(a.out / "queries.f32")
     best = []

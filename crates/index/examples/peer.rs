@@ -12,7 +12,9 @@ use std::time::Instant;
 use semblance_index::*;
 use serde_json::{Value, json};
 
-const DIM: usize = 512;
+/// As in the `semblance` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn floats(path: &Path) -> Vec<f32> {
     let bytes = std::fs::read(path).expect("the data was generated before");
@@ -29,9 +31,10 @@ fn status(name: &str) -> u64 {
 fn main() -> Result<(), Box<dyn Error>> {
     let data = std::env::args().nth(1).ok_or("usage: peer DATA_DIR")?;
     let data = Path::new(&data);
-    let queries = floats(&data.join("queries.f32"));
-    let n = queries.len() / DIM;
     let truth = floats(&data.join("truth.u32"));
+    let queries = floats(&data.join("queries.f32"));
+    let n = truth.len() / 100;
+    let dim = queries.len() / n;
     let truth: Vec<Vec<u64>> =
         truth.chunks_exact(100).map(|row| row.iter().map(|id| u64::from(id.to_bits())).collect()).collect();
     let recall = |found: &[Vec<Neighbor>]| {
@@ -47,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ["build", dir, codes, builder, m, ef] => {
                 let base = floats(&data.join("base.f32"));
                 let _ = std::fs::remove_dir_all(dir);
-                let mut config = IndexConfig::new(DIM, "peer");
+                let mut config = IndexConfig::new(dim, "peer");
                 config.codes = codes.parse()?;
                 config.durability = Durability::Finish;
                 config.hnsw = HnswConfig {
@@ -58,13 +61,13 @@ fn main() -> Result<(), Box<dyn Error>> {
                 };
                 let start = Instant::now();
                 let writer = IndexWriter::create(dir, &config)?;
-                for (i, vectors) in base.chunks(2048 * DIM).enumerate() {
+                for (i, vectors) in base.chunks(2048 * dim).enumerate() {
                     let item = |j: usize| {
                         let key = i * 2048 + j;
                         let metadata = json!({"n": key % 2000}).as_object().expect("an object").clone();
                         NewItem { metadata, ..NewItem::new(format!("{key}")) }
                     };
-                    let items: Vec<NewItem> = (0..vectors.len() / DIM).map(item).collect();
+                    let items: Vec<NewItem> = (0..vectors.len() / dim).map(item).collect();
                     writer.upsert(&items, vectors)?;
                 }
                 let stored = start.elapsed().as_secs_f64();
@@ -86,7 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let start = Instant::now();
                 let opened = Index::open(dir)?;
                 let open = start.elapsed().as_secs_f64();
-                opened.search(&queries[..DIM], &SearchParams::new(10))?;
+                opened.search(&queries[..dim], &SearchParams::new(10))?;
                 let first = start.elapsed().as_secs_f64();
                 index = Some(opened);
                 json!({"open_ms": open * 1e3, "with_first_query_ms": first * 1e3})
@@ -98,26 +101,26 @@ fn main() -> Result<(), Box<dyn Error>> {
                 for _ in 0..repeat.parse::<usize>()? {
                     let start = Instant::now();
                     found = if *threads == "1" {
-                        queries.chunks(DIM).map(|q| index.search(q, &params)).collect::<Result<_>>()?
+                        queries.chunks(dim).map(|q| index.search(q, &params)).collect::<Result<_>>()?
                     } else {
                         index.search_batch(&queries, n, &params)?
                     };
                     times.push(n as f64 / start.elapsed().as_secs_f64());
                 }
-                let (_, explain) = index.search_explained(&queries[..DIM], &params)?;
+                let (_, explain) = index.search_explained(&queries[..dim], &params)?;
                 json!({"qps": times, "recall": recall(&found), "scored": explain.scored})
             }
             ["exact", k, count] => {
                 let index = index.as_ref().ok_or("open first")?;
                 let count: usize = count.parse()?;
                 let queries = floats(&data.join("base.f32"));
-                let queries = &queries[..count * DIM];
+                let queries = &queries[..count * dim];
                 let start = Instant::now();
                 // In parts, and of each answer the ids: all of it at once would be a gigabyte by itself.
                 let mut found: Vec<u32> = Vec::with_capacity(count * k.parse::<usize>()?);
-                for part in queries.chunks(4096 * DIM) {
+                for part in queries.chunks(4096 * dim) {
                     let answers =
-                        index.search_batch(part, part.len() / DIM, &SearchParams::exact(k.parse()?))?;
+                        index.search_batch(part, part.len() / dim, &SearchParams::exact(k.parse()?))?;
                     found.extend(answers.iter().flatten().map(|n| n.id as u32));
                 }
                 json!({"seconds": start.elapsed().as_secs_f64(), "found": found.len(), "peak_mib": status("VmHWM") / 1024})
@@ -131,10 +134,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                     ..SearchParams::new(10)
                 };
                 let exact = SearchParams { exact: true, ..params.clone() };
-                let (_, explain) = index.search_explained(&queries[..DIM], &params)?;
+                let (_, explain) = index.search_explained(&queries[..dim], &params)?;
                 let ask = |params: &SearchParams| -> Result<(f64, Vec<Vec<Neighbor>>)> {
                     let start = Instant::now();
-                    let queries = queries[..200 * DIM].chunks(DIM);
+                    let queries = queries[..200 * dim].chunks(dim);
                     let found = queries.map(|q| index.search(q, params)).collect::<Result<_>>()?;
                     Ok((start.elapsed().as_secs_f64(), found))
                 };

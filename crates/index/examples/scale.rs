@@ -4,15 +4,21 @@
 //! cargo run --release -p semblance-index --example scale -- DIR [ITEMS] [DIM] [CODES]
 //! ```
 //!
-//! By default 1,000,000 × 512 with i8 codes: some 8 GB of disk, to be run by hand.
+//! By default 1,000,000 × 512 with i8 codes: some 8 GB of disk, to be run by hand. A folder that holds an index already
+//! is only searched, in a process that built nothing.
 
 use std::error::Error;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use semblance_index::*;
+
+/// As in the `semblance` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 2048;
 const CLUSTER: usize = 5;
@@ -59,6 +65,30 @@ fn status(name: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024 / 1_000_000
 }
 
+/// The most memory in use while something runs, in megabytes: the process's own, and pages of mapped files.
+fn most<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let (done, start) = (Mutex::new(false), Instant::now());
+    let watch = || {
+        let mut most = [0; 2];
+        loop {
+            most = [most[0].max(status("RssAnon")), most[1].max(status("RssFile"))];
+            if *done.lock().expect("no panic") {
+                return most;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(watch);
+        let result = work();
+        *done.lock().expect("no panic") = true;
+        let [own, files] = watch.join().expect("no panic");
+        let seconds = start.elapsed().as_secs_f64();
+        println!("{what}: {seconds:.0} s, at most {own} MB of its own and {files} MB of mapped files");
+        result
+    })
+}
+
 fn megabytes(path: &Path) -> u64 {
     let files = std::fs::read_dir(path).into_iter().flatten().flatten();
     let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
@@ -78,25 +108,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.codes = args.get(3).map_or(Ok(Codes::I8), |text| text.parse())?;
     config.durability = Durability::Finish;
 
-    let start = Instant::now();
-    let writer = IndexWriter::create(dir, &config)?;
     let mut source = Source::new(dim);
-    let mut queries = Vec::new();
-    for from in (0..n).step_by(BATCH) {
-        let items: Vec<NewItem> =
-            (from..n.min(from + BATCH)).map(|i| NewItem::new(format!("photographs/{i:08}.jpg"))).collect();
-        let vectors = source.batch(items.len());
-        if queries.len() < 1000 * dim {
-            queries.extend_from_slice(&vectors[..(100 * dim).min(vectors.len())]);
-        }
-        writer.upsert(&items, &vectors)?;
+    if !dir.join("manifest.json").exists() {
+        let writer = IndexWriter::create(dir, &config)?;
+        most("storing", || (0..n).step_by(BATCH).try_for_each(|from| store(&writer, &mut source, from, n)))?;
+        let stage = Mutex::new(None);
+        let stages = |p: Progress| {
+            if stage.lock().expect("no panic").replace(p.stage) != Some(p.stage) {
+                println!("  {:?}: {} MB, {} MB", p.stage, status("RssAnon"), status("RssFile"));
+            }
+        };
+        most("building", || writer.finish(&stages))?;
+        drop(writer);
+        println!("when the writer was closed: {} MB, {} MB", status("RssAnon"), status("RssFile"));
     }
-    println!("stored: {:.0} s, memory at most {} MB", start.elapsed().as_secs_f64(), status("VmHWM"));
-    writer.finish(&|_| {})?;
-    println!("built: {:.0} s in all, memory at most {} MB", start.elapsed().as_secs_f64(), status("VmHWM"));
-    let before = status("RssAnon");
-    drop(writer);
-    println!("memory in use: {before} MB before the writer was closed, {} MB after", status("RssAnon"));
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let size = if entry.path().is_dir() {
@@ -106,8 +131,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         println!("  {:24} {size:6} MB", entry.file_name().to_string_lossy());
     }
+    let mut source = Source::new(dim);
+    let queries: Vec<f32> = (0..10).flat_map(|_| source.batch(BATCH)[..100 * dim].to_vec()).collect();
+    most("searching", || search(dir, &queries, dim))
+}
 
-    let (before, start) = (status("RssAnon"), Instant::now());
+fn store(writer: &IndexWriter, source: &mut Source, from: usize, n: usize) -> Result<(), Box<dyn Error>> {
+    let items: Vec<NewItem> =
+        (from..n.min(from + BATCH)).map(|i| NewItem::new(format!("photographs/{i:08}.jpg"))).collect();
+    let vectors = source.batch(items.len());
+    writer.upsert(&items, &vectors)?;
+    Ok(())
+}
+
+fn search(dir: &Path, queries: &[f32], dim: usize) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
     let index = Index::open(dir)?;
     index.search(&queries[..dim], &SearchParams::new(10))?;
     println!("opened and first query: {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
@@ -123,10 +161,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         let speed = count as f64 / start.elapsed().as_secs_f64();
         println!("ef {ef}: {speed:.0} queries/s, {hits} of {count} stored vectors found");
     }
-    println!(
-        "memory while searching: {} MB, and {} MB of mapped files",
-        status("RssAnon") - before.min(status("RssAnon")),
-        status("RssFile")
-    );
     Ok(())
 }

@@ -2,16 +2,17 @@
 
 use rayon::prelude::*;
 
+use crate::candidates::Candidates;
 use crate::kernel::{TILE, score_f32};
 use crate::products::Products;
 use crate::topk::TopK;
 use crate::walk::Scored;
 
-/// Rows and queries a matrix product: the queries and the scores stay within a core's cache.
+/// Rows and queries a matrix product: the queries stay within a core's cache.
 const ROWS: usize = 512;
 const QUERIES: usize = 20 * TILE;
 /// Queries that go through the rows together, at most: rows are read, and coded, once for all of them.
-const BLOCK: usize = 8 * QUERIES;
+const BLOCK: usize = 9 * QUERIES;
 /// Rows a query is compared with first, to know what it need not keep.
 const SAMPLE: usize = 2 * ROWS;
 /// Queries from which on matrix products beat kernels.
@@ -78,7 +79,8 @@ impl Exact<'_> {
         best
     }
 
-    /// The best `k` nodes for each of many padded queries. Memory is a block of scores and `3k` places a query at work.
+    /// The best `k` nodes for each of many padded queries. Memory is some `2k` places a query
+    /// at work.
     pub(crate) fn many(
         &self,
         queries: &[f32],
@@ -88,7 +90,7 @@ impl Exact<'_> {
         tie: impl Fn(u32) -> u64 + Sync + Copy + Send,
     ) -> Vec<Vec<Scored>> {
         let count = queries.len() / self.stride;
-        if count < PRODUCT_FROM || self.len() < ROWS {
+        if count < PRODUCT_FROM || self.len() < ROWS || k == 0 {
             return queries.par_chunks(self.stride).map(|q| self.one(q, k, min, &accept, tie)).collect();
         }
         // As many blocks for each thread.
@@ -107,56 +109,29 @@ impl Exact<'_> {
         tie: impl Fn(u32) -> u64 + Copy + Send + Sync,
     ) -> Vec<Vec<Scored>> {
         let (count, stride, len) = (queries.len() / self.stride, self.stride, self.len());
-        // Products are not exactly the kernels' scores: some more than k are kept, and those of them that can be among
-        // the k best are scored again.
-        let keep = k.saturating_add(64 + k / 4).min(len);
+        // Products are not exactly the kernels' scores: those rows that can be among the k best are scored again.
         let sample = self.sample();
         let mut products = Products::new(queries, stride, ROWS);
-        let mut scores = vec![0.0f32; count.min(QUERIES) * ROWS];
-        let mut pass = |rows, best: &mut [TopK<_>], skip: usize, node: &dyn Fn(usize) -> u32| {
-            products.load(rows, stride);
-            for (part, best) in best.chunks_mut(QUERIES).enumerate() {
-                let scores = &mut scores[..best.len() * ROWS];
-                products.scores(part * QUERIES..part * QUERIES + best.len(), scores);
-                for (best, scores) in best.iter_mut().zip(scores.chunks_exact_mut(ROWS)) {
-                    for (at, score) in scores.iter_mut().enumerate() {
-                        if *score >= best.bar() && !accept(node(at)) {
-                            *score = f32::NAN; // passes no bar
-                        }
-                    }
-                    best.push_run(&scores[skip..], node(skip));
-                }
-            }
-        };
-        // A score that more than `keep` rows reach, judged by the sample: what is lower need not be kept for a while.
-        let expected = (keep * SAMPLE) as f32 / len as f32;
-        let rank = (expected + 5.0 * expected.sqrt()).ceil() as usize + 3;
-        let mut sampled: Vec<_> = (0..count).map(|_| TopK::new(rank, f32::NEG_INFINITY, tie)).collect();
+        // A score that more than k rows reach, judged by the sample: what is lower need not be kept.
+        let expected = ((k + k / 16 + 16) * SAMPLE) as f32 / len as f32;
+        let rank = (expected + 3.0 * expected.sqrt()).ceil() as usize + 3;
+        let mut sampled = Candidates::new(rank, sample.len() / stride, &vec![f32::NEG_INFINITY; count]);
         for (part, rows) in sample.chunks_exact(ROWS * stride).enumerate() {
-            pass(rows, &mut sampled, 0, &|at| ((part * ROWS + at) * len / SAMPLE) as u32);
+            let node = |row| ((part * ROWS + row) * len / SAMPLE) as u32;
+            compare(queries, rows, &mut products, &mut sampled, |row| (node(row), accept(node(row))));
         }
-        let floors: Vec<f32> = sampled.into_iter().map(|best| best.into_bar()).collect();
-        let mut best: Vec<_> = floors.iter().map(|&floor| TopK::new(keep, floor, tie)).collect();
+        let mut candidates = Candidates::new(k, len, &sampled.into_floors());
         let mut done = 0;
         while done < len {
             // The last rows overlap those before: all products are of one size and summed alike.
             let from = done.min(len - ROWS);
             let rows = &self.rows[from * stride..(from + ROWS) * stride];
-            pass(rows, &mut best, done - from, &|at| (from + at) as u32);
+            let node = |row| (from + row) as u32;
+            let name = |row| (node(row), from + row >= done && accept(node(row)));
+            compare(queries, rows, &mut products, &mut candidates, name);
             done = from + ROWS;
         }
-        let all = keep == len;
-        let question = |(at, (best, query)): (usize, (TopK<_>, &[f32]))| {
-            in_question(
-                best.into_unsorted(),
-                k,
-                if all { usize::MAX } else { keep },
-                floors[at],
-                products.error(at, query),
-            )
-        };
-        let best = best.into_iter().zip(queries.chunks_exact(stride)).enumerate();
-        let nodes: Vec<Option<Vec<u32>>> = best.map(question).collect();
+        let nodes: Vec<Option<Vec<u32>>> = (0..count).map(|query| candidates.in_question(query)).collect();
         let scores = self.listed_for_each(queries, &nodes);
         let scores = scores.into_iter().zip(queries.chunks_exact(stride));
         let answers = nodes.into_iter().zip(scores).map(|(nodes, (scores, query))| {
@@ -196,23 +171,27 @@ impl Exact<'_> {
     }
 }
 
-/// Of the nodes `kept` by their scores from products, those that can be among the `k` best, in order; `None` if others
-/// can be as well: those below `floor` were dropped and, once there were `full`, the lowest. Products are off by no more
-/// than `error`.
-fn in_question(mut kept: Vec<Scored>, k: usize, full: usize, floor: f32, error: f32) -> Option<Vec<u32>> {
-    let mut bar = f32::NEG_INFINITY;
-    if (1..=kept.len()).contains(&k) {
-        let (_, last, _) = kept.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
-        // k nodes are at least as good as `last` by products. One that is further below it than both can be off is
-        // worse than all of them.
-        bar = last.score - 2.0 * error;
+/// Compares padded queries with [`ROWS`] rows. `name` gives a row's node, and whether it may become a candidate.
+#[inline(always)]
+fn compare<'a>(
+    queries: &[f32],
+    rows: &'a [f32],
+    products: &mut Products<'a>,
+    candidates: &mut Candidates,
+    name: impl Fn(usize) -> (u32, bool),
+) {
+    let stride = rows.len() / ROWS;
+    let count = queries.len() / stride;
+    products.load(rows, stride);
+    for (at, query) in queries.chunks_exact(stride).enumerate() {
+        candidates.set_error(at, products.error(at, query));
     }
-    if bar < floor || (kept.len() >= full && kept.iter().all(|s| s.score >= bar)) {
-        return None;
+    let bars: Vec<f32> = (0..count).map(|query| candidates.bar(query)).collect();
+    for first in (0..count).step_by(QUERIES) {
+        products.compare(first..count.min(first + QUERIES), &bars, |query, row, reach, scores| {
+            candidates.push(query, reach, scores, |lane| name(row + lane));
+        });
     }
-    let mut nodes: Vec<u32> = kept.iter().filter(|s| s.score >= bar).map(|s| s.node).collect();
-    nodes.sort_unstable();
-    Some(nodes)
 }
 
 fn merge<K: Fn(u32) -> u64 + Copy + Send + Sync>(
@@ -290,7 +269,6 @@ mod tests {
         for (query, found) in queries.chunks_exact(stride).zip(&many) {
             assert_eq!(found, &exact.one(query, k, f32::NEG_INFINITY, |_| true, tie));
         }
-        assert_eq!(in_question(vec![Scored { score: 0.5, node: 0 }; 80], k, 80, 0.0, 1e-3), None);
     }
 
     #[test]

@@ -161,23 +161,48 @@ impl FixedPoint {
         self.rows.lost = self.rows.lost.max(bound(lost, norm));
     }
 
-    /// Scores of some queries, the first of them a multiple of [`TILE`], with the rows loaded last: `scores` holds a row
-    /// for each query.
-    pub(crate) fn scores(&self, queries: Range<usize>, scores: &mut [f32]) {
-        let (width, count) = (self.width, self.steps.len() * PANEL);
-        assert!(queries.start.is_multiple_of(TILE) && scores.len() == count * queries.len());
-        let tiles = self.tiles.all::<i16>()[queries.start * width..].chunks_exact(TILE * width);
-        let panels = self.panels.all::<i16>().chunks_exact(PANEL * width);
-        for (at, (panel, step)) in panels.zip(&self.steps).enumerate() {
-            let queries = self.queries[queries.clone()].chunks(TILE);
-            for ((tile, queries), scores) in tiles.clone().zip(queries).zip(scores.chunks_mut(TILE * count)) {
-                let mut scales = [0.0; TILE];
-                scales.iter_mut().zip(queries).for_each(|(scale, query)| *scale = query.step * step);
-                let (scales, place) = (&scales[..queries.len()], scores[at * PANEL..].as_mut_ptr());
-                // SAFETY: panel and tile have rows of `width` codes; `scores` has a row of `count` places for each
-                // query, of which this panel's are the next `PANEL`. No sum of products of codes leaves 32 bits (see
+    /// Compares some queries, the first of them a multiple of [`TILE`], with the rows loaded last: calls `reached` with a
+    /// query, the first of [`PANEL`] rows, a bit for each of them whose score is no less than the query's bar, and their
+    /// scores.
+    pub(crate) fn compare(
+        &self,
+        queries: Range<usize>,
+        bars: &[f32],
+        mut reached: impl FnMut(usize, usize, u32, &[f32]),
+    ) {
+        assert!(queries.start.is_multiple_of(TILE) && bars.len() >= queries.end);
+        let tile = TILE * self.width;
+        let mut scores = [[0.0; PANEL]; TILE];
+        for (at, (panel, step)) in
+            self.panels.all::<i16>().chunks_exact(PANEL * self.width).zip(&self.steps).enumerate()
+        {
+            let tiles = self.tiles.all::<i16>()[queries.start * self.width..].chunks_exact(tile);
+            for (first, tile) in queries.clone().step_by(TILE).zip(tiles) {
+                let count = TILE.min(queries.end - first);
+                // No score reaches the bar of a query that is not there.
+                let (mut scales, mut tile_bars) = ([0.0; TILE], [f32::INFINITY; TILE]);
+                scales
+                    .iter_mut()
+                    .zip(&self.queries[first..])
+                    .for_each(|(scale, query)| *scale = query.step * step);
+                tile_bars[..count].copy_from_slice(&bars[first..first + count]);
+                // SAFETY: panel and tile have rows of `width` codes. No sum of products of codes leaves 32 bits (see
                 // above). The processor has what `pairs` needs.
-                unsafe { (self.pairs.products)(panel.as_ptr(), tile.as_ptr(), width, scales, place, count) };
+                let reach = unsafe {
+                    (self.pairs.products)(
+                        panel.as_ptr(),
+                        tile.as_ptr(),
+                        self.width,
+                        &scales,
+                        &tile_bars,
+                        &mut scores,
+                    )
+                };
+                for (query, (reach, scores)) in reach.into_iter().zip(&scores).enumerate() {
+                    if reach != 0 {
+                        reached(first + query, at * PANEL, reach, scores);
+                    }
+                }
             }
         }
     }

@@ -39,6 +39,7 @@
 
 mod block_file;
 mod build;
+mod candidates;
 mod codec;
 mod columns;
 mod commit;

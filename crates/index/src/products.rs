@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::fixed_point::{EPSILON, FixedPoint};
-use crate::kernel::{self, dot_f32};
+use crate::kernel::{self, PANEL, dot_f32};
 
 /// Queries from which on coding the rows in 16 bits takes less than it saves.
 const PAIRS_FROM: usize = 32;
@@ -16,12 +16,13 @@ pub(crate) enum Products<'a> {
     Floats(Floats<'a>),
 }
 
-/// Queries, the rows at hand, and the norm of the longest row so far.
+/// Queries, the rows at hand, the norm of the longest row so far, and scores at work.
 pub(crate) struct Floats<'a> {
     stride: usize,
     queries: &'a [f32],
     rows: &'a [f32],
     longest: f32,
+    scores: Vec<f32>,
 }
 
 impl<'a> Products<'a> {
@@ -37,7 +38,7 @@ impl<'a> Products<'a> {
     }
 
     fn floats(queries: &'a [f32], stride: usize) -> Self {
-        Self::Floats(Floats { stride, queries, rows: &[], longest: 0.0 })
+        Self::Floats(Floats { stride, queries, rows: &[], longest: 0.0, scores: Vec::new() })
     }
 
     /// Takes the padded rows that queries are to be compared with next.
@@ -51,13 +52,30 @@ impl<'a> Products<'a> {
         }
     }
 
-    /// Scores of some of the queries, the first of them a multiple of [`kernel::TILE`], with the rows loaded last:
-    /// `scores` holds a row for each query.
-    pub(crate) fn scores(&self, queries: Range<usize>, scores: &mut [f32]) {
+    /// Compares some of the queries, the first of them a multiple of [`kernel::TILE`], with the rows loaded last: calls
+    /// `reached` with a query, the first of [`PANEL`] rows, a bit for each of them whose score is no less than the
+    /// query's bar, and their scores.
+    pub(crate) fn compare(
+        &mut self,
+        queries: Range<usize>,
+        bars: &[f32],
+        mut reached: impl FnMut(usize, usize, u32, &[f32]),
+    ) {
         match self {
-            Self::Pairs(fixed) => fixed.scores(queries, scores),
-            Self::Floats(Floats { stride, queries: all, rows, .. }) => {
-                multiply(&all[queries.start * stride..queries.end * stride], rows, *stride, scores);
+            Self::Pairs(fixed) => fixed.compare(queries, bars, reached),
+            Self::Floats(Floats { stride, queries: all, rows, scores, .. }) => {
+                let count = rows.len() / *stride;
+                scores.resize(queries.len() * count, 0.0);
+                multiply(&all[queries.start * *stride..queries.end * *stride], rows, *stride, scores);
+                for (query, scores) in queries.zip(scores.chunks_exact(count)) {
+                    for (at, scores) in scores.chunks_exact(PANEL).enumerate() {
+                        let bit = |reach, lane: usize| reach | u32::from(scores[lane] >= bars[query]) << lane;
+                        let reach = (0..PANEL).fold(0, bit);
+                        if reach != 0 {
+                            reached(query, at * PANEL, reach, scores);
+                        }
+                    }
+                }
             }
         }
     }
@@ -110,7 +128,7 @@ fn multiply(queries: &[f32], rows: &[f32], stride: usize, scores: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{PANEL, TILE, available};
+    use crate::kernel::{TILE, available};
     use proptest::prelude::*;
 
     /// Rows of many kinds: of one large number, of tiny ones, of none but zeros.
@@ -141,9 +159,24 @@ mod tests {
                 let mut scores = vec![f32::NAN; 2 * PANEL * queries.len()];
                 products.load(&rows, 48);
                 let half = queries.len() / 2 / TILE * TILE;
-                let (some, others) = scores.split_at_mut(2 * PANEL * half);
-                products.scores(0..half, some);
-                products.scores(half..queries.len(), others);
+                let parts = [0..half, half..queries.len()];
+                for part in parts.clone() {
+                    products.compare(part, &vec![f32::NEG_INFINITY; queries.len()], |query, row, reach, found| {
+                        assert_eq!(reach, 0xffff);
+                        scores[query * 2 * PANEL + row..][..PANEL].copy_from_slice(found);
+                    });
+                }
+                // A bar is reached by the scores that are no lower.
+                let bars: Vec<f32> = scores.chunks(2 * PANEL).map(|scores| scores[7]).collect();
+                let mut reached = vec![false; scores.len()];
+                for part in parts {
+                    products.compare(part, &bars, |query, row, reach, _| {
+                        let places = reached[query * 2 * PANEL + row..][..PANEL].iter_mut();
+                        places.enumerate().for_each(|(lane, place)| *place = reach >> lane & 1 == 1);
+                    });
+                }
+                let wanted = scores.iter().enumerate().map(|(at, score)| *score >= bars[at / (2 * PANEL)]);
+                prop_assert!(reached.into_iter().eq(wanted));
                 for (at, (query, scores)) in queries.iter().zip(scores.chunks(2 * PANEL)).enumerate() {
                     let error = products.error(at, query);
                     for (row, score) in rows.chunks(48).zip(scores) {

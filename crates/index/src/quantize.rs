@@ -169,6 +169,14 @@ impl Query<'_> {
         }
     }
 
+    /// Asks for what a row's score is multiplied with.
+    #[inline(always)]
+    pub(crate) fn prefetch_scale(&self, node: u32) {
+        if let Matrix::I8 { scales, .. } = self.view.matrix {
+            prefetch(scales.as_ptr().wrapping_add(node as usize), 1);
+        }
+    }
+
     /// Asks for a row ahead of its use.
     #[inline(always)]
     pub(crate) fn prefetch(&self, node: u32) {

@@ -126,9 +126,16 @@ impl<'a> Accept<'a> {
     fn items(&self, nodes: &[Scored], k: usize, min: f32) -> Vec<Neighbor> {
         let ids = self.state.snapshot.items().ids();
         let mut found = Vec::with_capacity(nodes.len().min(k));
+        // Each node has an item that counts: one below k others needs no look at its items.
+        let mut min = min;
+        if (1..nodes.len()).contains(&k) {
+            let mut scores: Vec<f32> = nodes.iter().map(|s| s.score).collect();
+            min = min.max(*scores.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1);
+        }
         for scored in nodes.iter().filter(|s| s.score >= min) {
-            let rows = self.rows(scored.node).take(k);
-            found.extend(rows.map(|row| Neighbor { id: ids[row as usize], score: scored.score }));
+            for row in self.rows(scored.node).take(k) {
+                found.push(Neighbor { id: ids[row as usize], score: scored.score });
+            }
         }
         found.sort_unstable_by(Neighbor::cmp_best_first);
         found.truncate(k);

@@ -30,10 +30,16 @@ impl Rows {
         Self { lines_a_row: bytes.div_ceil(LINE), ..Self::default() }
     }
 
+    /// So many rows of zeros.
     pub(crate) fn with_rows(bytes: usize, rows: usize) -> Self {
         let lines_a_row = bytes.div_ceil(LINE);
-        let lines = vec![Line([0; LINE]); lines_a_row * rows];
-        Self { used: lines.len() * LINE, lines, lines_a_row, ..Self::default() }
+        let mut all = Self { lines_a_row, ..Self::default() };
+        all.reserve(rows);
+        all.used = rows * lines_a_row * LINE;
+        if all.large.is_none() {
+            all.lines.resize(rows * lines_a_row, Line([0; LINE]));
+        }
+        all
     }
 
     /// Makes room for so many rows in all.

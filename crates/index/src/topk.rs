@@ -2,6 +2,10 @@
 
 use crate::walk::Scored;
 
+/// Scores from which on they are sorted digit by digit, and the bits of a digit.
+const RADIX_FROM: usize = 256;
+const DIGIT: u32 = 11;
+
 /// Keeps the `k` best of what is pushed: higher score first, then lower tie key.
 ///
 /// What passes the bar is collected in a buffer of twice the size; when that is full, a selection (linear, no sort)
@@ -21,40 +25,12 @@ impl<K: Fn(u32) -> u64> TopK<K> {
         Self { k, capacity, bar: min, buffer: Vec::with_capacity(capacity.min(1 << 12)), tie }
     }
 
-    /// Scores below this one need not be pushed.
-    #[inline(always)]
-    pub(crate) fn bar(&self) -> f32 {
-        self.bar
-    }
-
     #[inline]
     pub(crate) fn push(&mut self, score: f32, node: u32) {
         if score >= self.bar {
             self.buffer.push(Scored { score, node });
             if self.buffer.len() >= self.capacity {
                 self.cut();
-            }
-        }
-    }
-
-    /// Pushes the scores of consecutive nodes.
-    #[inline]
-    pub(crate) fn push_run(&mut self, scores: &[f32], first: u32) {
-        const RUN: usize = 32;
-        for (i, run) in scores.chunks(RUN).enumerate() {
-            // One look at the best of a run passes over most runs.
-            let best = run.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
-            if best >= self.bar {
-                // Without a branch a score: which of them pass is hard to foretell.
-                let (mut passed, mut count) = ([Scored { score: 0.0, node: 0 }; RUN], 0);
-                for (j, &score) in run.iter().enumerate() {
-                    passed[count] = Scored { score, node: first + (i * RUN + j) as u32 };
-                    count += usize::from(score >= self.bar);
-                }
-                self.buffer.extend_from_slice(&passed[..count]);
-                if self.buffer.len() >= self.capacity {
-                    self.cut();
-                }
             }
         }
     }
@@ -81,24 +57,11 @@ impl<K: Fn(u32) -> u64> TopK<K> {
         }
     }
 
-    /// The lowest score that is kept, if `k` are; else none is too low.
-    pub(crate) fn into_bar(mut self) -> f32 {
-        self.cut();
-        let lowest = self.buffer.iter().map(|s| s.score).fold(f32::INFINITY, f32::min);
-        if self.buffer.len() < self.k { f32::NEG_INFINITY } else { lowest }
-    }
-
-    /// The best, in any order.
-    pub(crate) fn into_unsorted(mut self) -> Vec<Scored> {
-        self.cut();
-        self.buffer
-    }
-
     /// The best, best first.
     pub(crate) fn into_sorted(mut self) -> Vec<Scored> {
         self.cut();
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.sort_unstable_by_key(place);
+        sort(&mut buffer);
         for equal in buffer.chunk_by_mut(|a, b| a.score.total_cmp(&b.score).is_eq()) {
             if equal.len() > 1 {
                 equal.sort_unstable_by_key(|s| (self.tie)(s.node));
@@ -109,9 +72,32 @@ impl<K: Fn(u32) -> u64> TopK<K> {
 }
 
 /// Orders scores from the best to the worst, as integers: as `f32::total_cmp` does, but without a branch.
-fn descending(score: f32) -> u32 {
+pub(crate) fn descending(score: f32) -> u32 {
     let bits = score.to_bits() as i32;
     !((bits ^ ((bits >> 31) as u32 >> 1) as i32) as u32 ^ 1 << 31)
+}
+
+/// Sorts by score, best first; nodes of equal scores in any order that is always the same.
+fn sort(buffer: &mut Vec<Scored>) {
+    if buffer.len() < RADIX_FROM {
+        return buffer.sort_unstable_by_key(place);
+    }
+    let mut other = buffer.clone();
+    for shift in (0..u32::BITS).step_by(DIGIT as usize) {
+        let digit = |scored: &Scored| (descending(scored.score) >> shift) as usize % (1 << DIGIT);
+        let mut starts = [0; 1 << DIGIT];
+        buffer.iter().for_each(|scored| starts[digit(scored)] += 1);
+        let mut sum = 0;
+        for start in &mut starts {
+            sum += std::mem::replace(start, sum);
+        }
+        for scored in buffer.iter() {
+            let start = &mut starts[digit(scored)];
+            other[*start] = *scored;
+            *start += 1;
+        }
+        std::mem::swap(buffer, &mut other);
+    }
 }
 
 /// Orders by score, best first; nodes of equal scores in any order that is always the same.
@@ -134,8 +120,9 @@ mod tests {
             want.truncate(k);
             let (mut left, mut right) = (TopK::new(k, f32::from(min), tie), TopK::new(k, f32::from(min), tie));
             let half = scores.len() / 2;
-            left.push_run(&scores[..half], 0);
-            right.push_run(&scores[half..], half as u32);
+            for (node, &score) in (0..).zip(&scores) {
+                if (node as usize) < half { left.push(score, node) } else { right.push(score, node) }
+            }
             left.merge(right);
             let got: Vec<(u32, f32)> = left.into_sorted().into_iter().map(|s| (s.node, s.score)).collect();
             prop_assert_eq!(got, want);

@@ -5,6 +5,8 @@
 
 use std::cell::RefCell;
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::graph::{GraphView, NONE};
 use crate::quantize::Query;
 
@@ -44,7 +46,8 @@ impl Links for GraphView<'_> {
 }
 
 /// A node and its score.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
 pub(crate) struct Scored {
     pub(crate) score: f32,
     pub(crate) node: u32,
@@ -54,7 +57,8 @@ pub(crate) struct Scored {
 #[derive(Default)]
 pub(crate) struct Scratch {
     visited: Vec<u64>,
-    touched: Vec<u32>,
+    /// Nodes marked as visited.
+    marked: Vec<u32>,
     fresh: Vec<u32>,
     scores: Vec<f32>,
     /// The best nodes of the last walk, best first.
@@ -78,8 +82,8 @@ pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 
 impl Scratch {
     fn begin(&mut self, nodes: usize) {
-        for word in self.touched.drain(..) {
-            self.visited[word as usize] = 0;
+        for node in self.marked.drain(..) {
+            self.visited[node as usize / 64] = 0;
         }
         if self.visited.len() < nodes.div_ceil(64) {
             self.visited.resize(nodes.div_ceil(64), 0);
@@ -87,19 +91,20 @@ impl Scratch {
         self.pool.clear();
     }
 
-    /// Marks a node; true if it was not marked before.
+    /// Marks nodes and leaves those that were not marked before.
     #[inline(always)]
-    fn visit(&mut self, node: u32) -> bool {
-        let (word, bit) = ((node / 64) as usize, 1u64 << (node % 64));
-        let old = self.visited[word];
-        if old & bit != 0 {
-            return false;
+    fn visit(&mut self, nodes: &mut Vec<u32>) {
+        let mut fresh = 0;
+        for at in 0..nodes.len() {
+            // Without a branch: which of them are new is hard to foretell.
+            let node = nodes[at];
+            let word = &mut self.visited[node as usize / 64];
+            nodes[fresh] = node;
+            fresh += usize::from(*word >> (node % 64) & 1 == 0);
+            *word |= 1 << (node % 64);
         }
-        if old == 0 {
-            self.touched.push(word as u32);
-        }
-        self.visited[word] = old | bit;
-        true
+        nodes.truncate(fresh);
+        self.marked.extend_from_slice(nodes);
     }
 
     /// Puts a node in its place among the `ef` best; returns the place.
@@ -160,7 +165,7 @@ pub(crate) fn search_layer(
     scratch: &mut Scratch,
 ) {
     scratch.begin(links.nodes());
-    scratch.visit(start.node);
+    scratch.visit(&mut vec![start.node]);
     scratch.pool.push(start);
     let mut next = 0;
     while next < scratch.pool.len() {
@@ -172,14 +177,10 @@ pub(crate) fn search_layer(
         scratch.pool[next].node |= EXPANDED;
         let mut fresh = std::mem::take(&mut scratch.fresh);
         fresh.clear();
-        links.each(node, level, |link| {
-            if scratch.visit(link) {
-                if fresh.len() < AHEAD {
-                    query.prefetch(link);
-                }
-                fresh.push(link);
-            }
-        });
+        links.each(node, level, |link| fresh.push(link));
+        scratch.visit(&mut fresh);
+        fresh.iter().take(AHEAD).for_each(|&node| query.prefetch(node));
+        fresh.iter().for_each(|&node| query.prefetch_scale(node));
         // Followed next, should none of these be better.
         if let Some(second) = scratch.pool[next..].iter().find(|c| c.node & EXPANDED == 0) {
             links.prefetch(second.node);

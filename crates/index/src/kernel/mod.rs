@@ -29,16 +29,22 @@ pub(crate) const PANEL: usize = 16;
 /// Queries they are multiplied with together.
 pub(crate) const TILE: usize = 6;
 
-/// Scores a panel of [`PANEL`] rows with a tile of [`TILE`] queries, all in 16-bit codes: `(panel, tile, codes a row,
-/// scales, scores, width)`. The panel holds two codes of each row, then the next two of each, and so on; so does the
-/// tile. Score `r` of query `q` is the sum of the products of their codes times `scales[q]`, and goes to
-/// `scores[q · width + r]`; queries without a scale are left out.
+/// Scores a panel of [`PANEL`] rows with a tile of [`TILE`] queries, all in 16-bit codes, and says which rows reach a
+/// query's bar, one bit each: `(panel, tile, codes a row, scales, bars, scores)`. The panel holds two codes of each row,
+/// then the next two of each, and so on; so does the tile. A score is the sum of the products of the codes of a row and
+/// of a query, times the query's scale.
 ///
 /// # Safety
-/// The panel begins at a cache line; codes a row are a multiple of a cache line; there are no more scales than queries;
-/// no code is -32,768 and no sum over a part of the products leaves 32 bits; all those scores can be written; the
-/// processor has the instructions of the kernel.
-pub(crate) type PairProducts = unsafe fn(*const i16, *const i16, usize, &[f32], *mut f32, usize);
+/// The panel begins at a cache line; codes a row are a multiple of a cache line; no code is -32,768 and no sum over a
+/// part of the products leaves 32 bits; the processor has the instructions of the kernel.
+pub(crate) type PairProducts = unsafe fn(
+    *const i16,
+    *const i16,
+    usize,
+    &[f32; TILE],
+    &[f32; TILE],
+    &mut [[f32; PANEL]; TILE],
+) -> [u32; TILE];
 
 /// What 16-bit codes are made and multiplied with. The instruction set's are needed for all of it.
 #[derive(Clone, Copy)]

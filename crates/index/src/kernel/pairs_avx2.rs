@@ -1,10 +1,57 @@
 //! Sums of products of 16-bit codes for AVX2: `vpmaddwd` multiplies 16 numbers and adds them in pairs, twice a cycle,
 //! where f32 multiplies 8.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{PANEL, Pairs, TILE};
 use crate::fixed_point;
+
+/// Multiplies the `$round`-th pair of codes from here on of all rows with that of one query.
+macro_rules! query {
+    ($round:literal, $query:literal, $low:literal, $high:literal) => {
+        concat!(
+            "vpbroadcastd ymm14, dword ptr [{tile} + 24 * ",
+            $round,
+            " + 4 * ",
+            $query,
+            "]\n",
+            "vpmaddwd ymm15, ymm12, ymm14\n",
+            "vpaddd ",
+            $low,
+            ", ",
+            $low,
+            ", ymm15\n",
+            "vpmaddwd ymm15, ymm13, ymm14\n",
+            "vpaddd ",
+            $high,
+            ", ",
+            $high,
+            ", ymm15\n",
+        )
+    };
+}
+
+/// Multiplies the `$round`-th pair of codes from here on of all rows with those of all queries. With two accumulators
+/// each, six queries leave four registers: written in this order the work fits them, compilers reorder and spill.
+macro_rules! round {
+    ($round:literal) => {
+        concat!(
+            "vmovdqa ymm12, ymmword ptr [{panel} + 64 * ",
+            $round,
+            "]\n",
+            "vmovdqa ymm13, ymmword ptr [{panel} + 64 * ",
+            $round,
+            " + 32]\n",
+            query!($round, 0, "ymm0", "ymm1"),
+            query!($round, 1, "ymm2", "ymm3"),
+            query!($round, 2, "ymm4", "ymm5"),
+            query!($round, 3, "ymm6", "ymm7"),
+            query!($round, 4, "ymm8", "ymm9"),
+            query!($round, 5, "ymm10", "ymm11"),
+        )
+    };
+}
 
 pub(super) const PAIRS: Pairs = Pairs { extent, encode, interleave, products };
 
@@ -65,31 +112,45 @@ unsafe fn products(
     panel: *const i16,
     tile: *const i16,
     len: usize,
-    scales: &[f32],
-    scores: *mut f32,
-    width: usize,
-) {
-    const { assert!(PANEL == 16) };
-    // With two accumulators each, six queries fill the registers.
+    scales: &[f32; TILE],
+    bars: &[f32; TILE],
+    scores: &mut [[f32; PANEL]; TILE],
+) -> [u32; TILE] {
+    const { assert!(PANEL == 16 && TILE == 6) };
     let mut sums = [[_mm256_setzero_si256(); 2]; TILE];
-    for at in (0..len).step_by(2) {
-        // SAFETY: `len` is even, the panel has `len` codes of `PANEL` rows and the tile those of `TILE` queries.
+    if len > 0 {
+        let [[a, b], [c, d], [e, f], [g, h], [i, j], [k, l]] = &mut sums;
+        // SAFETY: `len` is a multiple of eight, the panel has `len` codes of `PANEL` rows and the tile those of `TILE`
+        // queries; a prefetch never faults.
         unsafe {
-            let (panel, tile) = (panel.add(at * PANEL), tile.add(at * TILE));
-            let rows = [_mm256_load_si256(panel.cast()), _mm256_load_si256(panel.add(PANEL).cast())];
-            for (query, sums) in sums.iter_mut().enumerate() {
-                let pair = _mm256_set1_epi32(tile.add(2 * query).cast::<i32>().read_unaligned());
-                for (sum, rows) in sums.iter_mut().zip(rows) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(rows, pair));
-                }
-            }
+            asm!(
+                "2:",
+                round!(0), round!(1), round!(2), round!(3),
+                "prefetcht0 [{tile} + 512]",
+                "prefetcht0 [{tile} + 560]",
+                "add {panel}, 256",
+                "add {tile}, 96",
+                "sub {len}, 8",
+                "jnz 2b",
+                panel = inout(reg) panel => _, tile = inout(reg) tile => _, len = inout(reg) len => _,
+                inout("ymm0") *a, inout("ymm1") *b, inout("ymm2") *c, inout("ymm3") *d,
+                inout("ymm4") *e, inout("ymm5") *f, inout("ymm6") *g, inout("ymm7") *h,
+                inout("ymm8") *i, inout("ymm9") *j, inout("ymm10") *k, inout("ymm11") *l,
+                out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+                options(nostack, readonly),
+            );
         }
     }
-    for (query, (sums, &scale)) in sums.into_iter().zip(scales).enumerate() {
-        for (half, sum) in sums.into_iter().enumerate() {
-            let part = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale));
-            // SAFETY: the caller promises `PANEL` places for each query that has a scale.
-            unsafe { _mm256_storeu_ps(scores.add(query * width + half * 8), part) };
+    let mut reach = [0; TILE];
+    for query in 0..TILE {
+        let (scale, bar) = (_mm256_set1_ps(scales[query]), _mm256_set1_ps(bars[query]));
+        for (half, &sum) in sums[query].iter().enumerate() {
+            let part = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+            // SAFETY: a query has places for two vectors of scores.
+            unsafe { _mm256_storeu_ps(scores[query].as_mut_ptr().add(half * 8), part) };
+            let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(part, bar)) as u32;
+            reach[query] |= mask << (half * 8);
         }
     }
+    reach
 }

@@ -34,6 +34,8 @@ const CONFIG_KEY: &str = "config";
 const STATE_KEY: &str = "state";
 /// sled's cache of pages; the scans of a build gain nothing from more.
 const CACHE_BYTES: u64 = 128 << 20;
+/// Notes of changes removed in one batch.
+const FORGET_AT_ONCE: usize = 1024;
 /// How long sled's own lock is tried again.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
@@ -299,14 +301,21 @@ impl Store {
 
     /// Forgets the changes that published files hold.
     pub(crate) fn forget_changes(&self, published: u64) -> Result<()> {
-        let mut batch = sled::Batch::default();
+        let mut stale: Vec<sled::IVec> = Vec::new();
         self.scan(&self.changes, |key, value| {
             if value.try_into().map(u64::from_le_bytes).is_ok_and(|sequence| sequence <= published) {
-                batch.remove(key);
+                stale.push(key.into());
             }
             Ok(())
         })?;
-        self.guard(|| self.changes.apply_batch(batch))
+        // All of them at once would take kilobytes each: sled copies a page for every key, and keeps the copies until the
+        // batch is through. A part that is left over after a crash is forgotten the next time.
+        for keys in stale.chunks(FORGET_AT_ONCE) {
+            let mut batch = sled::Batch::default();
+            keys.iter().for_each(|key| batch.remove(key.clone()));
+            self.guard(|| self.changes.apply_batch(batch))?;
+        }
+        Ok(())
     }
 
     fn guard<T>(&self, work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T> {
