@@ -139,7 +139,7 @@ impl Conv {
 
     /// Weights for the register tile on a blocked input: [out block][in block][tap][in lane], a line each.
     pub(super) fn packed_blocked(&self) -> &[Line] {
-        self.direct.get_or_init(|| {
+        once::<Lines>(&self.direct, || {
             let one = self.in_count * self.taps() * LANES;
             self.pack(one, |ob, at| {
                 let (ib, tap, lane) = (at / (self.taps() * LANES), at / LANES % self.taps(), at % LANES);
@@ -151,7 +151,7 @@ impl Conv {
 
     /// Weights for the register tile on a planar input: [out block][in channel][tap], a line each.
     pub(super) fn packed_planar(&self) -> &[Line] {
-        self.direct.get_or_init(|| {
+        once::<Lines>(&self.direct, || {
             self.pack(self.in_c * self.taps(), |ob, at| {
                 let (i, tap) = (at / self.taps(), at % self.taps());
                 std::array::from_fn(|o| self.weight_at(ob * LANES + o, i, tap))
@@ -161,7 +161,7 @@ impl Conv {
 
     /// Weights for the integer tile, of a layer without groups.
     pub(super) fn packed_integer(&self) -> &IntWeights {
-        self.integer.get_or_init(|| {
+        once(&self.integer, || {
             let taps = self.taps();
             let one = blocks(self.in_c) * taps * LANES / 2;
             let mut pairs = vec![Pair([0; 2 * LANES]); blocks(self.out_c) * one];
@@ -187,7 +187,7 @@ impl Conv {
 
     /// Weights of a depthwise layer: [block][tap], a line each.
     pub(super) fn packed_depthwise(&self) -> &[Line] {
-        self.direct.get_or_init(|| {
+        once::<Lines>(&self.direct, || {
             self.pack(self.taps(), |block, tap| {
                 std::array::from_fn(|lane| self.weight_at(block * LANES + lane, block * LANES + lane, tap))
             })
@@ -205,7 +205,7 @@ impl Conv {
 
     /// Transformed weights of a 3×3 layer without groups: [frequency][out block][in channel of blocks], a line each.
     pub(super) fn packed_winograd(&self) -> &[Line] {
-        self.winograd.get_or_init(|| self.pack_winograd(None))
+        once::<Lines>(&self.winograd, || self.pack_winograd(None))
     }
 
     /// Packs the transformed weights into `room`, if that is large enough.
@@ -241,6 +241,20 @@ impl Conv {
             }
         });
         lines
+    }
+}
+
+/// The cell's value, made by `make` if there is none yet, at worst by several threads at once.
+///
+/// Packing shares its work among threads. One that waits for the others takes up whatever there is to do meanwhile, also
+/// another run that needs the same cell; behind a lock it would wait for itself.
+fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> T) -> &T {
+    match cell.get() {
+        Some(value) => value,
+        None => {
+            let made = make();
+            cell.get_or_init(|| made)
+        }
     }
 }
 
