@@ -50,10 +50,10 @@ pub fn write(
     Ok(extracted)
 }
 
-/// As [`write`], into a file that is new and appears when it is complete and on disk.
+/// As [`write()`], into a file that is new and appears when it is complete and on disk.
 ///
 /// # Errors
-/// As [`write`], and [`QueryError::Exists`].
+/// As [`write()`], and [`QueryError::Exists`].
 pub fn write_file(
     embedder: &Embedder,
     dataset: &Dataset,
