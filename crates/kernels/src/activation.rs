@@ -1,8 +1,9 @@
 //! Activations that end a layer, alone or after a sum.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use crate::batch_norm::limit;
 use crate::simd::vectorized;
 use crate::{KernelError, host};
 
@@ -64,6 +65,44 @@ vectorized! {
 vectorized! {
     fn add_limited(y: &mut [f32], a: &[f32], b: &[f32], low: f32, high: f32) {
         y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = (a + b).max(low).min(high));
+    }
+}
+
+/// `activation(x)` with its gradient, in one pass each.
+///
+/// # Errors
+/// Those of candle's operations.
+pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    if activation == Activation::None {
+        return Ok(x.clone());
+    }
+    if !host::takes_own_kernels(&[x]) {
+        return activation.composed(x.clone());
+    }
+    x.contiguous()?.apply_op1(ActivateOp(activation))
+}
+
+struct ActivateOp(Activation);
+
+impl CustomOp1 for ActivateOp {
+    fn name(&self) -> &'static str {
+        "activate"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = host::slice(self.name(), "the input", x, xl)?;
+        let (low, high) = self.0.limits();
+        let mut y = vec![0f32; x.len()];
+        let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
+        chunks.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, x)| *y = limit(*x, low, high)));
+        Ok((CpuStorage::F32(y), xl.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, result: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let masked = host::with_values(self.name(), "the gradient", grad, |grad| {
+            host::with_values(self.name(), "the result", result, |result| Ok(self.0.masked(grad, result)))
+        })?;
+        Ok(Some(Tensor::from_vec(masked, result.shape(), result.device())?))
     }
 }
 
@@ -137,6 +176,11 @@ mod tests {
             assert_close(&own, &other, 1e-6, "sum");
             let grads = |y: Tensor| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
             let (own, other) = (grads(own), grads(other));
+            let (alone, composed) =
+                (activate(&a, activation).unwrap(), activation.composed(a.as_tensor().clone()).unwrap());
+            assert_close(&alone, &composed, 0.0, "alone");
+            let (alone, composed) = (grads(alone), grads(composed));
+            assert_close(alone.get(&a).unwrap(), composed.get(&a).unwrap(), 0.0, "gradient alone");
             for var in [&a, &b] {
                 assert_close(own.get(var).unwrap(), other.get(var).unwrap(), 1e-6, "gradient");
             }

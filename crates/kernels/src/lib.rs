@@ -110,7 +110,7 @@ mod simd;
 mod tile;
 mod windows;
 
-pub use activation::{Activation, add_activate};
+pub use activation::{Activation, activate, add_activate};
 pub use batch_norm::batch_norm_train;
 pub use conv_norm::{ConvNormConfig, conv_norm_train};
 pub use conv_shape::Conv2dConfig;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{ModuleT, Result, Tensor, Var};
 use semblance_kernels::frozen::Norm;
-use semblance_kernels::{Activation, batch_norm_train};
+use semblance_kernels::{Activation, activate, batch_norm_train};
 
 use crate::onnx::{Edge, Graph};
 use crate::params::{Init, Scope, value};
@@ -70,7 +70,8 @@ impl BatchNorm2d {
         Ok(graph.add(&scaled, &shift))
     }
 
-    fn affine(&self, train: bool) -> Result<(Tensor, Tensor)> {
+    /// As [`folded`](Self::folded), with gradients in training.
+    pub(crate) fn affine(&self, train: bool) -> Result<(Tensor, Tensor)> {
         let deviation = (self.running_var.as_detached_tensor() + EPS)?.sqrt()?;
         let scale = (value(&self.weight, train) / deviation)?;
         let shift = (value(&self.bias, train) - (self.running_mean.as_detached_tensor() * &scale)?)?;
@@ -124,15 +125,6 @@ impl BatchNorm2d {
         let per_channel = (1, scale.elem_count(), 1, 1);
         let y = x.broadcast_mul(&scale.reshape(per_channel)?)?.broadcast_add(&shift.reshape(per_channel)?)?;
         activate(&y, activation)
-    }
-}
-
-/// The activation as candle's own operation, with its gradient.
-pub(super) fn activate(y: &Tensor, activation: Activation) -> Result<Tensor> {
-    match activation {
-        Activation::None => Ok(y.clone()),
-        Activation::Relu => y.relu(),
-        Activation::Relu6 => y.clamp(0f32, 6f32),
     }
 }
 

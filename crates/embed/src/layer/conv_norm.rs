@@ -3,9 +3,8 @@
 
 use candle_core::{ModuleT, Result, Tensor};
 use semblance_kernels::frozen::{Builder, ConvLayer, Value};
-use semblance_kernels::{Activation, ConvNormConfig, add_activate, conv_norm_train};
+use semblance_kernels::{Activation, ConvNormConfig, activate, add_activate, conv_norm_train, conv2d};
 
-use super::batch_norm::activate;
 use super::{BatchNorm2d, Conv2d, ConvConfig};
 use crate::onnx::{Edge, Graph};
 use crate::params::Scope;
@@ -39,10 +38,15 @@ impl ConvNorm {
         train: bool,
     ) -> Result<Tensor> {
         if train && self.norm.is_frozen() {
-            let y = self.conv.forward_t(x, true)?;
-            let y = self.norm.forward_activated(&y, Activation::None, true)?;
-            let y = residual.map_or_else(|| Ok(y.clone()), |residual| &y + residual)?;
-            return activate(&y, activation);
+            // The norm is a scale and a shift of each output channel: those of the weight cost nothing.
+            let (scale, shift) = self.norm.affine(true)?;
+            let scale = scale.reshape((scale.elem_count(), 1, 1, 1))?;
+            let weight = self.conv.weight().as_tensor().broadcast_mul(&scale)?;
+            let y = conv2d(x, &weight, Some(&shift), *self.conv.config())?;
+            return match residual {
+                Some(residual) => add_activate(&y, residual, activation),
+                None => activate(&y, activation),
+            };
         }
         if train {
             let (gamma, beta, eps) = self.norm.learned();
@@ -108,5 +112,54 @@ impl ConvNorm {
 impl ModuleT for ConvNorm {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         self.forward_onto(x, None, self.activation, train)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::params::ParamStore;
+
+    #[test]
+    fn training_with_a_frozen_norm_is_the_convolution_and_the_norm_one_after_the_other() -> Result<()> {
+        for (activation, groups, with_residual) in
+            [(Activation::None, 1, false), (Activation::Relu, 1, true), (Activation::Relu6, 4, false)]
+        {
+            let store = ParamStore::new(3, &Device::Cpu);
+            let root = store.root();
+            let config = ConvConfig { groups, ..ConvConfig::new(4, 8, 3) };
+            let unit = ConvNorm::new(config, activation, root.at("conv"), root.at("norm"))?;
+            let noise = |name: &str, dims: &[usize]| {
+                let count: usize = dims.iter().product();
+                let seed = name.len() as f32;
+                let values = (0..count).map(|i| ((i as f32 + seed) * 1.7).sin() * 2.0).collect();
+                Tensor::from_vec(values, dims, &Device::Cpu)
+            };
+            unit.norm.update_running(&noise("mean", &[8])?, &noise("variance", &[8])?.sqr()?, 10)?;
+            store.freeze_norms(true);
+            let x = candle_core::Var::from_tensor(&noise("x", &[2, 4, 5, 6])?)?;
+            let residual = noise("residual", &[2, 8, 5, 6])?;
+            let residual = with_residual.then_some(&residual);
+            let got = unit.forward_onto(&x, residual, activation, true)?;
+            let apart = unit.conv.forward_t(&x, true)?;
+            let apart = unit.norm.forward_activated(&apart, Activation::None, true)?;
+            let apart = residual.map_or_else(|| Ok(apart.clone()), |residual| &apart + residual)?;
+            let expected = activate(&apart, activation)?;
+            let near = |a: &Tensor, b: &Tensor| -> Result<bool> {
+                Ok((a - b)?.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? < 1e-4)
+            };
+            assert!(near(&got, &expected)?, "{activation:?}");
+            let towards = noise("towards", got.dims())?;
+            let gradients = |y: Tensor| (y * &towards)?.sum_all()?.backward();
+            let (got, expected) = (gradients(got)?, gradients(expected)?);
+            let (gamma, beta, _) = unit.norm.learned();
+            for tensor in [x.as_tensor(), unit.conv.weight().as_tensor(), gamma, beta] {
+                let (got, expected) = (got.get(tensor).unwrap(), expected.get(tensor).unwrap());
+                assert!(near(got, expected)?, "{activation:?} {:?}", tensor.dims());
+            }
+        }
+        Ok(())
     }
 }
