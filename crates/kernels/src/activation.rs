@@ -3,7 +3,6 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::batch_norm::limit;
 use crate::simd::vectorized;
 use crate::{KernelError, host};
 
@@ -63,9 +62,22 @@ vectorized! {
 }
 
 vectorized! {
-    fn add_limited(y: &mut [f32], a: &[f32], b: &[f32], low: f32, high: f32) {
-        y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = (a + b).max(low).min(high));
+    fn limited(y: &mut [f32], x: &[f32], low: f32, high: f32) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = limit(*x, low, high));
     }
+}
+
+vectorized! {
+    fn add_limited(y: &mut [f32], a: &[f32], b: &[f32], low: f32, high: f32) {
+        y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = limit(a + b, low, high));
+    }
+}
+
+/// `v` within `low ..= high`; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn limit(v: f32, low: f32, high: f32) -> f32 {
+    let v = if v < low { low } else { v };
+    if v > high { high } else { v }
 }
 
 /// `activation(x)` with its gradient, in one pass each.
@@ -94,7 +106,7 @@ impl CustomOp1 for ActivateOp {
         let (low, high) = self.0.limits();
         let mut y = vec![0f32; x.len()];
         let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
-        chunks.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, x)| *y = limit(*x, low, high)));
+        chunks.for_each(|(y, x)| limited(y, x, low, high));
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
 
@@ -183,6 +195,16 @@ mod tests {
             assert_close(alone.get(&a).unwrap(), composed.get(&a).unwrap(), 0.0, "gradient alone");
             for var in [&a, &b] {
                 assert_close(own.get(var).unwrap(), other.get(var).unwrap(), 1e-6, "gradient");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_so() {
+        let nan = Tensor::full(f32::NAN, 3, &candle_core::Device::Cpu).unwrap();
+        for activation in [Activation::None, Activation::Relu, Activation::Relu6] {
+            for y in [activate(&nan, activation), add_activate(&nan, &nan, activation)] {
+                assert!(y.unwrap().to_vec1::<f32>().unwrap().into_iter().all(f32::is_nan), "{activation:?}");
             }
         }
     }

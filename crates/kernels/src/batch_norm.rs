@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use crate::activation::limit;
 use crate::simd::vectorized;
 use crate::{Activation, KernelError, host};
 
@@ -221,13 +222,6 @@ vectorized! {
     pub(crate) fn normalise(y: &mut [f32], x: &[f32], affine: (f32, f32), limits: (f32, f32)) {
         y.iter_mut().zip(x).for_each(|(y, x)| *y = limit(x * affine.0 + affine.1, limits.0, limits.1));
     }
-}
-
-/// `v` within `low ..= high`; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn limit(v: f32, low: f32, high: f32) -> f32 {
-    let v = if v < low { low } else { v };
-    if v > high { high } else { v }
 }
 
 vectorized! {

@@ -174,16 +174,40 @@ pub(crate) fn backward(
     if x.len() != s.x_len() || w.len() != s.w_len() || grad.len() != s.y_len() {
         return Err(KernelError::NotHostF32 { op: OP, what: "the gradient" }.into());
     }
-    if s.is_depthwise() {
-        return Ok(depthwise::backward(s, x, w, grad, need_x, need_w));
-    }
+    let slices = (x, w, grad);
     match s.mirrored().filter(|mirrored| need_x && single::suits(mirrored)) {
         Some(mirrored) => {
             let dx = single::convolve(&mirrored, grad, s.mirrored_weight(w));
-            Ok((Some(dx), windows::backward(s, x, w, grad, false, need_w).1))
+            Ok((Some(dx), by_shares(s, slices, false, need_w).1))
         }
-        None => Ok(windows::backward(s, x, w, grad, need_x, need_w)),
+        None => Ok(by_shares(s, slices, need_x, need_w)),
     }
+}
+
+/// Gradients of each thread's share of the images. Those to the weight are added in order, so that the result does not
+/// depend on which thread was faster.
+fn by_shares(s: &ConvShape, slices: (&[f32], &[f32], &[f32]), need_x: bool, need_w: bool) -> Gradients {
+    let share = s.n.div_ceil(rayon::current_num_threads()).max(1);
+    let run = |first: usize, dx: Option<&mut [f32]>| {
+        let images = first..(first + share).min(s.n);
+        if s.is_depthwise() {
+            depthwise::gradients(s, slices, images, dx, need_w)
+        } else {
+            windows::gradients(s, slices, images, dx, need_w)
+        }
+    };
+    let mut dx = vec![0f32; if need_x { s.x_len() } else { 0 }];
+    let parts: Vec<Vec<f32>> = if need_x {
+        let shares = dx.par_chunks_mut(share * s.in_c * s.in_plane()).enumerate();
+        shares.map(|(i, dx)| run(i * share, Some(dx))).collect()
+    } else {
+        (0..s.n.div_ceil(share)).into_par_iter().map(|i| run(i * share, None)).collect()
+    };
+    let dw = parts.into_iter().reduce(|mut sum, part| {
+        sum.iter_mut().zip(&part).for_each(|(a, b)| *a += b);
+        sum
+    });
+    (need_x.then_some(dx), if need_w { dw } else { None })
 }
 
 #[cfg(test)]

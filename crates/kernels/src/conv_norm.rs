@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::batch_norm::{BatchNorm, batch_norm_train, limit, normalise};
+use crate::activation::limit;
+use crate::batch_norm::{BatchNorm, batch_norm_train, normalise};
 use crate::conv_shape::ConvShape;
 use crate::conv2d::{self, conv2d};
 use crate::simd::vectorized;

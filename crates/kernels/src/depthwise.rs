@@ -4,6 +4,8 @@
 //! i is Σ weight · pixel\[i + offset of the tap\], however short the image's own rows are. What falls on the border or, with a
 //! stride, between the results is computed and left out, or is zero in a gradient.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::conv_shape::ConvShape;
@@ -28,32 +30,49 @@ pub(crate) fn forward(s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f32> {
     y
 }
 
-/// Gradients to input and weight.
-pub(crate) fn backward(
+/// Writes the gradient to the input of some images into `dx`, and returns that to the weight, which is empty unless
+/// `need_w`.
+pub(crate) fn gradients(
     s: &ConvShape,
-    x: &[f32],
-    w: &[f32],
-    grad: &[f32],
-    need_x: bool,
+    (x, w, grad): (&[f32], &[f32], &[f32]),
+    images: Range<usize>,
+    mut dx: Option<&mut [f32]>,
     need_w: bool,
-) -> (Option<Vec<f32>>, Option<Vec<f32>>) {
-    let rows = Rows::new(s);
-    // Each share of the images has a weight gradient of its own; they are added in order, so that the result
-    // does not depend on which thread was faster.
-    let share = s.n.div_ceil(rayon::current_num_threads()).max(1);
-    let mut dx = vec![0f32; if need_x { s.x_len() } else { 0 }];
-    let parts: Vec<Vec<f32>> = if need_x {
-        let shares = dx.par_chunks_mut(share * s.in_c * s.in_plane()).enumerate();
-        shares.map(|(i, dx)| rows.gradients((x, w, grad), i * share, share, Some(dx), need_w)).collect()
-    } else {
-        let shares = (0..s.n.div_ceil(share)).into_par_iter();
-        shares.map(|i| rows.gradients((x, w, grad), i * share, share, None, need_w)).collect()
-    };
-    let dw = parts.into_iter().reduce(|mut sum, part| {
-        sum.iter_mut().zip(&part).for_each(|(a, b)| *a += b);
-        sum
-    });
-    (need_x.then_some(dx), if need_w { dw } else { None })
+) -> Vec<f32> {
+    let (rows, multiplier, taps) = (Rows::new(s), s.out_c_group(), s.taps());
+    let (mut image, mut gradient) = (rows.input_buffer(), rows.gradient_buffer());
+    let inside = rows.inside.1 - rows.inside.0;
+    let (mut sum, mut part) = (vec![0f32; inside + STEP], vec![0f32; inside + STEP]);
+    let mut dw = vec![0f32; if need_w { s.w_len() } else { 0 }];
+    for (at, n) in images.enumerate() {
+        for channel in 0..s.in_c {
+            if need_w {
+                rows.put_input(&mut image, &x[(n * s.in_c + channel) * s.in_plane()..][..s.in_plane()]);
+            }
+            for i in 0..multiplier {
+                let out = channel * multiplier + i;
+                let w = &w[out * taps..][..taps];
+                let grad = &grad[(n * s.out_c + out) * s.out_plane()..][..s.out_plane()];
+                rows.put_gradient(&mut gradient, grad);
+                if need_w {
+                    rows.dots(&mut dw[out * taps..][..taps], &gradient[rows.reach..], &image);
+                }
+                if dx.is_none() {
+                    continue;
+                }
+                if i == 0 {
+                    Rows::correlate(&mut sum, &gradient, &rows.back_offsets, w);
+                } else {
+                    Rows::correlate(&mut part, &gradient, &rows.back_offsets, w);
+                    sum.iter_mut().zip(&part).for_each(|(a, b)| *a += b);
+                }
+            }
+            if let Some(dx) = dx.as_deref_mut() {
+                rows.take_input(&sum, &mut dx[(at * s.in_c + channel) * s.in_plane()..][..s.in_plane()]);
+            }
+        }
+    }
+    dw
 }
 
 /// Where the pixels of a plane lie in its bordered copy.
@@ -138,55 +157,6 @@ impl Rows {
                 _ => to.iter_mut().step_by(stride).zip(row).for_each(|(to, from)| *to = *from),
             }
         }
-    }
-
-    /// Writes the gradient to the input of some images, and returns that to the weight, which is empty unless `need_w`.
-    fn gradients(
-        &self,
-        (x, w, grad): (&[f32], &[f32], &[f32]),
-        first: usize,
-        images: usize,
-        mut dx: Option<&mut [f32]>,
-        need_w: bool,
-    ) -> Vec<f32> {
-        let s = &self.shape;
-        let (multiplier, taps) = (s.out_c_group(), s.taps());
-        let (mut image, mut gradient) = (self.input_buffer(), self.gradient_buffer());
-        let inside = self.inside.1 - self.inside.0;
-        let (mut sum, mut part) = (vec![0f32; inside + STEP], vec![0f32; inside + STEP]);
-        let mut dw = vec![0f32; if need_w { s.w_len() } else { 0 }];
-        for n in first..(first + images).min(s.n) {
-            for channel in 0..s.in_c {
-                if need_w {
-                    self.put_input(&mut image, &x[(n * s.in_c + channel) * s.in_plane()..][..s.in_plane()]);
-                }
-                for i in 0..multiplier {
-                    let out = channel * multiplier + i;
-                    let w = &w[out * taps..][..taps];
-                    self.put_gradient(
-                        &mut gradient,
-                        &grad[(n * s.out_c + out) * s.out_plane()..][..s.out_plane()],
-                    );
-                    if need_w {
-                        self.dots(&mut dw[out * taps..][..taps], &gradient[self.reach..], &image);
-                    }
-                    if dx.is_none() {
-                        continue;
-                    }
-                    if i == 0 {
-                        Self::correlate(&mut sum, &gradient, &self.back_offsets, w);
-                    } else {
-                        Self::correlate(&mut part, &gradient, &self.back_offsets, w);
-                        sum.iter_mut().zip(&part).for_each(|(a, b)| *a += b);
-                    }
-                }
-                if let Some(dx) = dx.as_deref_mut() {
-                    let at = ((n - first) * s.in_c + channel) * s.in_plane();
-                    self.take_input(&sum, &mut dx[at..][..s.in_plane()]);
-                }
-            }
-        }
-        dw
     }
 
     /// `to`\[i\] = Σ weight · `from`\[i + offset\] for all of `to` but its last [`STEP`] values.

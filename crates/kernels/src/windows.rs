@@ -3,6 +3,8 @@
 //! Where planes are small, the columns of several images stand side by side: a product reads and writes a whole weight,
 //! which a few dozen pixels would not be worth.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::conv_shape::ConvShape;
@@ -117,48 +119,16 @@ pub(crate) fn forward(s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f32> {
     y
 }
 
-/// Gradients to input and weight, each if wanted.
-pub(crate) fn backward(
-    s: &ConvShape,
-    x: &[f32],
-    w: &[f32],
-    grad: &[f32],
-    need_x: bool,
-    need_w: bool,
-) -> (Option<Vec<f32>>, Option<Vec<f32>>) {
-    let threads = rayon::current_num_threads();
-    // Each share of the images has a weight gradient of its own; they are added in order, so that the result
-    // does not depend on which thread was faster.
-    let share = s.n.div_ceil(threads);
-    let parallel = s.n < threads;
-    let mut dx = vec![0f32; if need_x { s.x_len() } else { 0 }];
-    let run = |dx, first: usize| {
-        let images = share.min(s.n - first);
-        gradients(s, (x, w, grad), first..first + images, dx, need_w, parallel)
-    };
-    let partial: Vec<Vec<f32>> = if need_x {
-        let shares = dx.par_chunks_mut(share * s.in_c * s.in_plane()).enumerate();
-        shares.map(|(i, dx)| run(Some(dx), i * share)).collect()
-    } else {
-        (0..s.n.div_ceil(share)).into_par_iter().map(|i| run(None, i * share)).collect()
-    };
-    let dw = partial.into_iter().reduce(|mut sum, part| {
-        sum.iter_mut().zip(&part).for_each(|(a, b)| *a += b);
-        sum
-    });
-    (need_x.then_some(dx), if need_w { dw } else { None })
-}
-
 /// Writes the gradient to the input of some images into `dx`, which is zero, and returns that to the weight, which is
 /// empty unless `need_w`.
-fn gradients(
+pub(crate) fn gradients(
     s: &ConvShape,
     (x, w, grad): (&[f32], &[f32], &[f32]),
-    images: std::ops::Range<usize>,
+    images: Range<usize>,
     mut dx: Option<&mut [f32]>,
     need_w: bool,
-    parallel: bool,
 ) -> Vec<f32> {
+    let parallel = s.n < rayon::current_num_threads();
     let (image_x, image_y) = (s.in_c * s.in_plane(), s.out_c * s.out_plane());
     let (group_x, group_w) = (s.in_c_group() * s.in_plane(), s.out_c_group() * s.taps());
     let mut dw = vec![0f32; if need_w { s.w_len() } else { 0 }];
