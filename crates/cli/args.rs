@@ -11,6 +11,7 @@ use semblance_index::{Builder, Codes, Durability};
 
 use crate::condition_args::{ConditionArgs, MetadataArgs};
 use crate::exit;
+use crate::export_args::{EmbedArgs, ExportModelArgs};
 use crate::maintain_args::{AddArgs, ExportArgs, ImportArgs, RemoveArgs};
 
 /// Visual product search: index a catalogue of pictures, search it with a photograph, measure its recall, retrain its
@@ -44,7 +45,7 @@ pub(crate) enum Command {
     /// Look at a data set, or draw the sample catalogue
     #[command(subcommand)]
     Data(DataCommand),
-    /// Turn pictures into vectors and write them as safetensors and .npy
+    /// Turn pictures into vectors: safetensors and .npy, or JSON lines
     Embed(EmbedArgs),
     /// Write a model for other programs: weights in timm's names, or an ONNX file
     Export(ExportModelArgs),
@@ -220,44 +221,6 @@ pub(crate) struct CatalogueArgs {
     /// The same seed draws the same catalogue
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct EmbedArgs {
-    #[command(flatten)]
-    pub(crate) data: DatasetArgs,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) extract: ExtractArgs,
-    /// Folder for vectors.safetensors, vectors.npy and items.csv, which must be new or empty; or a new file that ends in
-    /// .jsonl for JSON lines, one a picture: path, class, super_class, vector; or - for JSON lines on standard output while
-    /// they are made, with the summary on standard error
-    #[arg(long, value_name = "DIR|FILE.jsonl|-")]
-    pub(crate) out: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExportModelArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// Folder for the files; must be new or empty
-    #[arg(long, visible_alias = "output", value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// The form
-    #[arg(long, value_enum, default_value = "safetensors")]
-    pub(crate) format: ExportFormat,
-    /// Write the backbone alone, pooled as its authors do: for poolings and heads that timm does not have
-    #[arg(long)]
-    pub(crate) without_head: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// model.safetensors in timm's names and a config.json that timm's local-dir: opens
-    Safetensors,
-    /// model.onnx: normalised pixels in, unit vectors out, any number at a time
-    Onnx,
 }
 
 #[derive(Debug, Subcommand)]

@@ -102,10 +102,7 @@ fn text(findings: &Findings) -> String {
         findings.target,
         findings.processors,
         findings.processor_features.join(" "),
-        findings
-            .instructions
-            .iter()
-            .fold(String::new(), |text, i| format!("{text}{}: {}\n", i.precision, i.path)),
+        findings.instructions.iter().map(|i| format!("{}: {}\n", i.precision, i.path)).collect::<String>(),
         if findings.cuda { "cuda" } else { "none (build with --features cuda)" },
         findings.architectures.join(", "),
     );

@@ -9,8 +9,8 @@ use semblance_embed::{Embedder, dataset::Dataset};
 use semblance_query::{Embedded, export, lines};
 use serde_json::json;
 
-use crate::args::EmbedArgs;
 use crate::exit::Exit;
+use crate::export_args::EmbedArgs;
 use crate::inputs;
 use crate::printer::Printer;
 

@@ -5,8 +5,8 @@ use semblance_embed::{Embedder, onnx, timm};
 use semblance_query::export;
 use serde_json::json;
 
-use crate::args::{ExportFormat, ExportModelArgs};
 use crate::exit::Exit;
+use crate::export_args::{ExportFormat, ExportModelArgs};
 use crate::inputs;
 use crate::printer::Printer;
 

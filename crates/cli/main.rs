@@ -15,6 +15,7 @@ mod eval;
 mod eval_model;
 mod exit;
 mod export;
+mod export_args;
 mod head_args;
 mod index;
 mod inputs;

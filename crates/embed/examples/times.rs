@@ -15,7 +15,7 @@ use semblance_embed::head::HeadConfig;
 use semblance_embed::optimizer::{Optimizer, OptimizerConfig};
 use semblance_embed::{DeviceKind, Embedder, Precision};
 
-/// As the program has it, which keeps what it frees while it trains.
+/// As the program has it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -39,8 +39,6 @@ fn peak_memory() -> Option<f64> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // SAFETY: sets mimalloc's `mi_option_purge_delay`, an integer.
-    unsafe { libmimalloc_sys::mi_option_set(15, -1) };
     let mut models: HashMap<String, (Embedder, Optimizer)> = HashMap::new();
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
