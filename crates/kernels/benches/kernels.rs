@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor, Var};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use semblance_kernels::frozen::{Builder, ConvLayer};
 use semblance_kernels::{
-    Activation, Conv2dConfig, ConvNormConfig, MaxPool2dConfig, conv_norm_train, max_pool2d,
+    Activation, Conv2dConfig, ConvNormConfig, MaxPool2dConfig, Statistics, conv_norm_train, max_pool2d,
 };
 
 /// Channels in and out, side of the window, stride, groups, side of the map.
@@ -66,7 +66,8 @@ fn training(c: &mut Criterion) {
         let cfg = ConvNormConfig { conv: config(layer), activation: Activation::Relu, ..Default::default() };
         group.bench_function(name, |b| {
             b.iter(|| {
-                let (y, _, _) = conv_norm_train(&x, &weight, &gamma, &beta, None, cfg).expect("shapes fit");
+                let (y, _, _) = conv_norm_train(&x, &weight, (&gamma, &beta), Statistics::Batch, None, cfg)
+                    .expect("shapes fit");
                 y.sum_all().and_then(|s| s.backward()).expect("a scalar")
             })
         });

@@ -76,6 +76,8 @@ pub(crate) struct BatchNorm {
     /// 1 / √(variance + eps)
     scale: Vec<f32>,
     activation: Activation,
+    /// Whether mean and variance are constants, not functions of the input.
+    fixed: bool,
 }
 
 impl CustomOp3 for BatchNorm {
@@ -138,8 +140,13 @@ impl BatchNorm {
         activation: Activation,
     ) -> (Self, Vec<f32>) {
         let (mean, variance) = statistics(x, n, c, plane);
+        (Self { fixed: false, ..Self::fixed(mean, &variance, eps, activation) }, variance)
+    }
+
+    /// With statistics that are constants.
+    pub(crate) fn fixed(mean: Vec<f32>, variance: &[f32], eps: f64, activation: Activation) -> Self {
         let scale = variance.iter().map(|&v| (1.0 / (f64::from(v) + eps).sqrt()) as f32).collect();
-        (Self { mean, scale, activation }, variance)
+        Self { mean, scale, activation, fixed: true }
     }
 
     pub(crate) fn mean(&self) -> &[f32] {
@@ -153,7 +160,7 @@ impl BatchNorm {
     }
 
     /// With x̂ = (x − mean)·scale and m values a channel: dβ = Σ g, dγ = Σ g·x̂,
-    /// dx = γ·scale·(g − dβ/m − x̂·dγ/m).
+    /// dx = γ·scale·(g − dβ/m − x̂·dγ/m), and dx = γ·scale·g where the statistics are constants.
     ///
     /// g is the gradient where `activation` behind the norm lets it pass, which is seen from x again.
     #[allow(clippy::type_complexity)]
@@ -191,8 +198,12 @@ impl BatchNorm {
             let channel = index % c;
             let (dbeta, dgamma) = sums[channel];
             let outer = gamma[channel] * self.scale[channel];
-            let slope = outer * self.scale[channel] * dgamma / count;
-            let offset = outer * dbeta / count - slope * self.mean[channel];
+            let (slope, offset) = if self.fixed {
+                (0.0, 0.0)
+            } else {
+                let slope = outer * self.scale[channel] * dgamma / count;
+                (slope, outer * dbeta / count - slope * self.mean[channel])
+            };
             input_gradient(dx, x, grad, (outer, slope, offset), gate(channel));
         });
         let (dbeta, dgamma) = sums.into_iter().unzip();

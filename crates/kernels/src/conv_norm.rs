@@ -36,25 +36,38 @@ impl Default for ConvNormConfig {
     }
 }
 
-/// `activation(batch_norm(conv2d(x)) + residual)` with the statistics of the batch: one layer of a convolutional
-/// network in training.
+/// What the convolution's channels are normalised by.
+#[derive(Debug, Clone, Copy)]
+pub enum Statistics<'a> {
+    /// Their own mean and variance over the batch, through which the gradient passes.
+    Batch,
+    /// A mean and a variance (out) that are constants.
+    Fixed(&'a Tensor, &'a Tensor),
+}
+
+/// `activation(batch_norm(conv2d(x)) + residual)`: one layer of a convolutional network in training. The norm has
+/// `gamma` and `beta` (out), which are learned, and `statistics`.
 ///
 /// Shapes are those of [`conv2d`] and [`batch_norm_train`]; `residual` has the shape of the result. Returns the
-/// result, the batch mean and the biased batch variance of the convolution (out), the last two without gradient.
+/// result, and the mean and the biased variance (out) it was normalised by, the last two without gradient.
 ///
 /// # Errors
 /// A wrapped [`KernelError`] for shapes that do not fit one another.
 pub fn conv_norm_train(
     x: &Tensor,
     weight: &Tensor,
-    gamma: &Tensor,
-    beta: &Tensor,
+    (gamma, beta): (&Tensor, &Tensor),
+    statistics: Statistics<'_>,
     residual: Option<&Tensor>,
     cfg: ConvNormConfig,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let shape = ConvShape::new(x.dims(), weight.dims(), cfg.conv)?;
     let dims = [shape.n, shape.out_c, shape.out_h, shape.out_w];
-    for (what, tensor) in [("gamma", gamma), ("beta", beta)] {
+    let mut channels = vec![("gamma", gamma), ("beta", beta)];
+    if let Statistics::Fixed(mean, variance) = statistics {
+        channels.extend([("the mean", mean), ("the variance", variance)]);
+    }
+    for (what, tensor) in channels {
         if tensor.dims().len() != 1 {
             return Err(KernelError::Rank { op: OP, what, got: tensor.dims().to_vec(), expected: 1 }.into());
         }
@@ -73,13 +86,14 @@ pub fn conv_norm_train(
     let own = host::takes_own_kernels(&[x, weight, gamma, beta])
         && residual.is_none_or(|r| host::takes_own_kernels(&[r]));
     if !own {
-        let z = conv2d(x, weight, None, cfg.conv)?;
-        let (y, mean, variance) = batch_norm_train(&z, gamma, beta, cfg.eps, Activation::None)?;
-        let y = if let Some(residual) = residual { (y + residual)? } else { y };
-        return Ok((cfg.activation.composed(y)?, mean, variance));
+        return composed(x, weight, (gamma, beta), statistics, residual, cfg);
     }
+    let fixed = match statistics {
+        Statistics::Batch => None,
+        Statistics::Fixed(mean, variance) => Some((mean.to_vec1()?, variance.to_vec1()?)),
+    };
     let saved = Arc::new(Mutex::new(None));
-    let op = ConvNormOp { shape, cfg, has_residual: residual.is_some(), saved: Arc::clone(&saved) };
+    let op = ConvNormOp { shape, cfg, fixed, has_residual: residual.is_some(), saved: Arc::clone(&saved) };
     let x = x.contiguous()?;
     let y = match residual {
         // An operation has three arguments at most: with a residual, all parameters travel together.
@@ -98,6 +112,30 @@ pub fn conv_norm_train(
     Ok((y, mean, variance))
 }
 
+/// The same from its parts.
+fn composed(
+    x: &Tensor,
+    weight: &Tensor,
+    (gamma, beta): (&Tensor, &Tensor),
+    statistics: Statistics<'_>,
+    residual: Option<&Tensor>,
+    cfg: ConvNormConfig,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let z = conv2d(x, weight, None, cfg.conv)?;
+    let (y, mean, variance) = match statistics {
+        Statistics::Batch => batch_norm_train(&z, gamma, beta, cfg.eps, Activation::None)?,
+        Statistics::Fixed(mean, variance) => {
+            let (mean, variance) = (mean.detach(), variance.detach());
+            let wide = |t: Tensor| t.reshape((1, (), 1, 1));
+            let scale = (gamma / (&variance + cfg.eps)?.sqrt()?)?;
+            let shift = (beta - (&mean * &scale)?)?;
+            (z.broadcast_mul(&wide(scale)?)?.broadcast_add(&wide(shift)?)?, mean, variance)
+        }
+    };
+    let y = if let Some(residual) = residual { (y + residual)? } else { y };
+    Ok((cfg.activation.composed(y)?, mean, variance))
+}
+
 /// What the backward pass needs of the forward pass.
 struct Saved {
     /// The convolution's result.
@@ -109,6 +147,8 @@ struct Saved {
 struct ConvNormOp {
     shape: ConvShape,
     cfg: ConvNormConfig,
+    /// Mean and variance, if they are not the batch's.
+    fixed: Option<(Vec<f32>, Vec<f32>)>,
     has_residual: bool,
     saved: Arc<Mutex<Option<Saved>>>,
 }
@@ -155,7 +195,11 @@ impl CustomOp3 for ConvNormOp {
         let p = self.parameters(second, third);
         let z = conv2d::forward(s, x, p.weight, None);
         let plane = s.out_plane();
-        let (norm, variance) = BatchNorm::of(&z, (s.n, s.out_c, plane), self.cfg.eps, self.cfg.activation);
+        let (eps, activation) = (self.cfg.eps, self.cfg.activation);
+        let (norm, variance) = match self.fixed.clone() {
+            Some((mean, variance)) => (BatchNorm::fixed(mean, &variance, eps, activation), variance),
+            None => BatchNorm::of(&z, (s.n, s.out_c, plane), eps, activation),
+        };
         let (low, high) = self.cfg.activation.limits();
         let mut y = vec![0f32; z.len()];
         y.par_chunks_mut(plane).zip(z.par_chunks(plane)).enumerate().for_each(|(index, (y, z))| {
@@ -239,14 +283,6 @@ mod tests {
     use super::*;
     use crate::reference::{assert_close, assert_finite_differences, noise};
 
-    /// The same from its parts, each of which is compared with literal loops elsewhere.
-    fn composed(t: &[Tensor], residual: Option<&Tensor>, cfg: ConvNormConfig) -> (Tensor, Tensor, Tensor) {
-        let z = conv2d(&t[0], &t[1], None, cfg.conv).unwrap();
-        let (y, mean, variance) = batch_norm_train(&z, &t[2], &t[3], cfg.eps, Activation::None).unwrap();
-        let y = if let Some(r) = residual { (y + r).unwrap() } else { y };
-        (cfg.activation.composed(y).unwrap(), mean, variance)
-    }
-
     #[test]
     fn agrees_with_its_parts_forward_and_backward() {
         for (x, w, stride, groups) in [
@@ -256,20 +292,22 @@ mod tests {
             ([1, 4, 6, 5], [8, 2, 3, 3], 1, 2),
         ] {
             for activation in [Activation::None, Activation::Relu, Activation::Relu6] {
-                for with_residual in [false, true] {
+                for (with_residual, fixed) in [(false, false), (true, false), (false, true), (true, true)] {
                     let conv = Conv2dConfig { stride, padding: w[2] / 2, dilation: 1, groups };
                     let cfg = ConvNormConfig { conv, eps: 1e-3, activation };
                     let vars =
                         [noise(&x, 1), noise(&w, 2), (noise(&[w[0]], 3) * 4.0).unwrap(), noise(&[w[0]], 4)]
                             .map(|t| Var::from_tensor(&t).unwrap());
                     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-                    let shape = composed(&tensors, None, cfg).0.dims().to_vec();
+                    let t = &tensors;
+                    let shape = conv2d(&t[0], &t[1], None, conv).unwrap().dims().to_vec();
                     let residual = Var::from_tensor(&noise(&shape, 5)).unwrap();
                     let added = with_residual.then(|| residual.as_tensor());
-                    let expected = composed(&tensors, added, cfg);
-                    let t = &tensors;
-                    let got = conv_norm_train(&t[0], &t[1], &t[2], &t[3], added, cfg).unwrap();
-                    let what = format!("{x:?} {w:?} {activation:?} {with_residual}");
+                    let (mean, variance) = (noise(&[w[0]], 7), noise(&[w[0]], 8).sqr().unwrap());
+                    let by = if fixed { Statistics::Fixed(&mean, &variance) } else { Statistics::Batch };
+                    let expected = composed(&t[0], &t[1], (&t[2], &t[3]), by, added, cfg).unwrap();
+                    let got = conv_norm_train(&t[0], &t[1], (&t[2], &t[3]), by, added, cfg).unwrap();
+                    let what = format!("{x:?} {w:?} {activation:?} {with_residual} {fixed}");
                     assert_close(&got.0, &expected.0, 1e-5, &what);
                     assert_close(&got.1, &expected.1, 1e-6, &what);
                     assert_close(&got.2, &expected.2, 1e-6, &what);
@@ -292,23 +330,29 @@ mod tests {
         let (residual, weights) = (noise(&[3, 3, 4, 4], 5), noise(&[3, 3, 4, 4], 6));
         let conv = Conv2dConfig { padding: 1, ..Default::default() };
         let cfg = ConvNormConfig { conv, eps: 1e-2, activation: Activation::None };
-        assert_finite_differences(&[&x, &w, &gamma, &beta, &residual], |t| {
-            let y = conv_norm_train(&t[0], &t[1], &t[2], &t[3], Some(&t[4]), cfg).unwrap().0;
-            (y.sqr().unwrap() * &weights).unwrap().sum_all().unwrap()
-        });
+        let (mean, variance) = (noise(&[3], 7), noise(&[3], 8).sqr().unwrap());
+        for by in [Statistics::Batch, Statistics::Fixed(&mean, &variance)] {
+            assert_finite_differences(&[&x, &w, &gamma, &beta, &residual], |t| {
+                let y = conv_norm_train(&t[0], &t[1], (&t[2], &t[3]), by, Some(&t[4]), cfg).unwrap().0;
+                (y.sqr().unwrap() * &weights).unwrap().sum_all().unwrap()
+            });
+        }
     }
 
     #[test]
     fn other_number_formats_take_the_parts_and_bad_shapes_are_errors() {
         let t = [noise(&[2, 3, 5, 5], 1), noise(&[4, 3, 3, 3], 2), noise(&[4], 3), noise(&[4], 4)];
         let cfg = ConvNormConfig { activation: Activation::Relu, ..Default::default() };
-        let own = conv_norm_train(&t[0], &t[1], &t[2], &t[3], None, cfg).unwrap().0;
+        let (batch, three) = (Statistics::Batch, noise(&[3], 1));
+        let scales = (&t[2], &t[3]);
+        let own = conv_norm_train(&t[0], &t[1], scales, batch, None, cfg).unwrap().0;
         let d = t.clone().map(|t| t.to_dtype(DType::F64).unwrap());
-        let other = conv_norm_train(&d[0], &d[1], &d[2], &d[3], None, cfg).unwrap().0;
+        let other = conv_norm_train(&d[0], &d[1], (&d[2], &d[3]), batch, None, cfg).unwrap().0;
         assert_close(&own, &other, 1e-5, "f64");
-        assert!(conv_norm_train(&t[0], &t[1], &noise(&[3], 1), &t[3], None, cfg).is_err());
-        assert!(conv_norm_train(&t[0], &t[1], &t[2], &t[3], Some(&t[0]), cfg).is_err());
-        assert!(conv_norm_train(&t[1], &t[1], &t[2], &t[3], None, Default::default()).is_ok());
-        assert!(conv_norm_train(&t[2], &t[1], &t[2], &t[3], None, cfg).is_err());
+        assert!(conv_norm_train(&t[0], &t[1], (&three, &t[3]), batch, None, cfg).is_err());
+        assert!(conv_norm_train(&t[0], &t[1], scales, Statistics::Fixed(&t[2], &three), None, cfg).is_err());
+        assert!(conv_norm_train(&t[0], &t[1], scales, batch, Some(&t[0]), cfg).is_err());
+        assert!(conv_norm_train(&t[1], &t[1], scales, batch, None, Default::default()).is_ok());
+        assert!(conv_norm_train(&t[2], &t[1], scales, batch, None, cfg).is_err());
     }
 }

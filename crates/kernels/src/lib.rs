@@ -112,7 +112,7 @@ mod windows;
 
 pub use activation::{Activation, activate, add_activate};
 pub use batch_norm::batch_norm_train;
-pub use conv_norm::{ConvNormConfig, conv_norm_train};
+pub use conv_norm::{ConvNormConfig, Statistics, conv_norm_train};
 pub use conv_shape::Conv2dConfig;
 pub use conv2d::conv2d;
 pub use error::KernelError;

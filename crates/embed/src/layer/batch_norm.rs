@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{ModuleT, Result, Tensor, Var};
 use semblance_kernels::frozen::Norm;
-use semblance_kernels::{Activation, activate, batch_norm_train};
+use semblance_kernels::{Activation, Statistics, activate, batch_norm_train};
 
 use crate::onnx::{Edge, Graph};
 use crate::params::{Init, Scope, value};
@@ -78,9 +78,12 @@ impl BatchNorm2d {
         Ok((scale, shift))
     }
 
-    /// Whether training leaves the running statistics as they are.
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.frozen.load(Ordering::Relaxed)
+    /// What training normalises by.
+    pub(crate) fn statistics(&self) -> Statistics<'_> {
+        match self.frozen.load(Ordering::Relaxed) {
+            true => Statistics::Fixed(&self.running_mean, &self.running_var),
+            false => Statistics::Batch,
+        }
     }
 
     /// The layer as a frozen network takes it.
@@ -114,7 +117,7 @@ impl BatchNorm2d {
 impl BatchNorm2d {
     /// As [`forward_t`](ModuleT::forward_t), with an activation behind it in the same pass.
     pub fn forward_activated(&self, x: &Tensor, activation: Activation, train: bool) -> Result<Tensor> {
-        if train && !self.is_frozen() {
+        if train && matches!(self.statistics(), Statistics::Batch) {
             let (n, _, h, w) = x.dims4()?;
             let (weight, bias) = (self.weight.as_tensor(), self.bias.as_tensor());
             let (y, mean, var) = batch_norm_train(x, weight, bias, EPS, activation)?;

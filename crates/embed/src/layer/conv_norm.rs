@@ -3,7 +3,7 @@
 
 use candle_core::{ModuleT, Result, Tensor};
 use semblance_kernels::frozen::{Builder, ConvLayer, Value};
-use semblance_kernels::{Activation, ConvNormConfig, activate, add_activate, conv_norm_train, conv2d};
+use semblance_kernels::{Activation, ConvNormConfig, Statistics, add_activate, conv_norm_train};
 
 use super::{BatchNorm2d, Conv2d, ConvConfig};
 use crate::onnx::{Edge, Graph};
@@ -37,23 +37,15 @@ impl ConvNorm {
         activation: Activation,
         train: bool,
     ) -> Result<Tensor> {
-        if train && self.norm.is_frozen() {
-            // The norm is a scale and a shift of each output channel: those of the weight cost nothing.
-            let (scale, shift) = self.norm.affine(true)?;
-            let scale = scale.reshape((scale.elem_count(), 1, 1, 1))?;
-            let weight = self.conv.weight().as_tensor().broadcast_mul(&scale)?;
-            let y = conv2d(x, &weight, Some(&shift), *self.conv.config())?;
-            return match residual {
-                Some(residual) => add_activate(&y, residual, activation),
-                None => activate(&y, activation),
-            };
-        }
         if train {
             let (gamma, beta, eps) = self.norm.learned();
             let config = ConvNormConfig { conv: *self.conv.config(), eps, activation };
             let weight = self.conv.weight().as_tensor();
-            let (y, mean, var) = conv_norm_train(x, weight, gamma, beta, residual, config)?;
-            self.norm.update_running(&mean, &var, y.elem_count() / y.dim(1)?)?;
+            let statistics = self.norm.statistics();
+            let (y, mean, var) = conv_norm_train(x, weight, (gamma, beta), statistics, residual, config)?;
+            if let Statistics::Batch = statistics {
+                self.norm.update_running(&mean, &var, y.elem_count() / y.dim(1)?)?;
+            }
             return Ok(y);
         }
         let y = self.conv.forward_t(x, false)?;
@@ -146,7 +138,7 @@ mod tests {
             let apart = unit.conv.forward_t(&x, true)?;
             let apart = unit.norm.forward_activated(&apart, Activation::None, true)?;
             let apart = residual.map_or_else(|| Ok(apart.clone()), |residual| &apart + residual)?;
-            let expected = activate(&apart, activation)?;
+            let expected = semblance_kernels::activate(&apart, activation)?;
             let near = |a: &Tensor, b: &Tensor| -> Result<bool> {
                 Ok((a - b)?.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? < 1e-4)
             };
