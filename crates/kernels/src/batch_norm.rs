@@ -115,19 +115,21 @@ impl CustomOp3 for BatchNorm {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (n, c, h, w) = x.dims4()?;
-        let need_x = x.track_op();
         let (dx, dgamma, dbeta) = host::with_values(OP, "the gradient", grad, |grad| {
             host::with_values(OP, "the input", x, |x| {
                 host::with_values(OP, "gamma", gamma, |gamma| {
                     host::with_values(OP, "beta", beta, |beta| {
-                        self.gradients(x, (gamma, beta), grad, (n, c, h * w), self.activation, need_x)
+                        let mut dx = x.to_vec();
+                        let dims = (n, c, h * w);
+                        let scales = self.gradients(&mut dx, (gamma, beta), grad, dims, self.activation)?;
+                        Ok((dx, scales.0, scales.1))
                     })
                 })
             })
         })?;
         let device = x.device();
-        let dx = if need_x { Some(Tensor::from_vec(dx, x.shape(), device)?) } else { None };
-        Ok((dx, Some(Tensor::from_vec(dgamma, c, device)?), Some(Tensor::from_vec(dbeta, c, device)?)))
+        let dx = Tensor::from_vec(dx, x.shape(), device)?;
+        Ok((Some(dx), Some(Tensor::from_vec(dgamma, c, device)?), Some(Tensor::from_vec(dbeta, c, device)?)))
     }
 }
 
@@ -162,17 +164,16 @@ impl BatchNorm {
     /// With x̂ = (x − mean)·scale and m values a channel: dβ = Σ g, dγ = Σ g·x̂,
     /// dx = γ·scale·(g − dβ/m − x̂·dγ/m), and dx = γ·scale·g where the statistics are constants.
     ///
-    /// g is the gradient where `activation` behind the norm lets it pass, which is seen from x again.
-    #[allow(clippy::type_complexity)]
+    /// g is the gradient where `activation` behind the norm lets it pass, which is seen from x again. dx takes the place
+    /// of x; returned are dγ and dβ.
     pub(crate) fn gradients(
         &self,
-        x: &[f32],
+        x: &mut [f32],
         (gamma, beta): (&[f32], &[f32]),
         grad: &[f32],
         (n, c, plane): (usize, usize, usize),
         activation: Activation,
-        need_x: bool,
-    ) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>)> {
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
         if grad.len() != x.len() {
             return Err(KernelError::NotHostF32 { op: OP, what: "the gradient" }.into());
         }
@@ -192,9 +193,7 @@ impl BatchNorm {
             })
             .collect();
         let count = (n * plane) as f32;
-        let mut dx = vec![0f32; if need_x { x.len() } else { 0 }];
-        let planes = dx.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(grad.par_chunks(plane));
-        planes.enumerate().for_each(|(index, ((dx, x), grad))| {
+        x.par_chunks_mut(plane).zip(grad.par_chunks(plane)).enumerate().for_each(|(index, (x, grad))| {
             let channel = index % c;
             let (dbeta, dgamma) = sums[channel];
             let outer = gamma[channel] * self.scale[channel];
@@ -204,10 +203,10 @@ impl BatchNorm {
                 let slope = outer * self.scale[channel] * dgamma / count;
                 (slope, outer * dbeta / count - slope * self.mean[channel])
             };
-            input_gradient(dx, x, grad, (outer, slope, offset), gate(channel));
+            input_gradient(x, grad, (outer, slope, offset), gate(channel));
         });
         let (dbeta, dgamma) = sums.into_iter().unzip();
-        Ok((dx, dgamma, dbeta))
+        Ok((dgamma, dbeta))
     }
 }
 
@@ -236,10 +235,11 @@ vectorized! {
 }
 
 vectorized! {
-    fn input_gradient(dx: &mut [f32], x: &[f32], grad: &[f32], factors: (f32, f32, f32), gate: Gate) {
+    /// Puts dx where x was.
+    fn input_gradient(x: &mut [f32], grad: &[f32], factors: (f32, f32, f32), gate: Gate) {
         let (outer, slope, offset) = factors;
-        for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(grad) {
-            *dx = outer * gate.pass(g, x) - slope * x - offset;
+        for (x, &g) in x.iter_mut().zip(grad) {
+            *x = outer * gate.pass(g, *x) - slope * *x - offset;
         }
     }
 }
