@@ -77,8 +77,7 @@ fn answers<'a>(
     };
     let (mut vectors, mut photos, mut failed) = (Vec::new(), Vec::new(), 0);
     for photo in &args.photos {
-        let vector = engine.read(photo).and_then(|image| engine.embed(&image, &photo_config));
-        let vector = match vector {
+        let vector = match engine.embed_file(photo, &photo_config) {
             Ok(vector) => vector,
             // One bad photograph must not cost the answers to the others.
             Err(error @ (QueryError::Image(_) | QueryError::Crop(_))) => {

@@ -1,6 +1,7 @@
 //! Tests of the embedder.
 
 use super::*;
+use crate::transform::{Limits, decode_bytes, decode_file, decode_small_bytes};
 
 fn tiny(seed: u64) -> Embedder {
     let mut config = ModelConfig::new(Arch::ResNet10Tiny, HeadConfig::Linear { dim: 24 });
@@ -142,6 +143,39 @@ fn features_of_real_photographs_are_pytorchs() {
         let scale = greatest(wanted.clone());
         let worst = greatest((found - &wanted).unwrap());
         assert!(worst < 1e-4 * scale, "worst difference {worst} at a scale of {scale}");
+    }
+}
+
+/// Photographs of 348 pixels, enlarged so that their detail is what a quarter and an eighth of the pixels can show, for a
+/// network that sees half of that.
+#[test]
+fn vectors_of_photographs_decoded_at_a_reduced_size_are_those_of_whole_ones() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let Ok(list) = std::fs::read_to_string(data.join("grocery/val.txt")) else { return };
+    let weights = data.join("weights/mobilenet_v2.safetensors");
+    let embedder = Embedder::open(&ModelSource::new(weights.to_str().unwrap())).unwrap();
+    let (side, limits) = (174, Limits::default());
+    let transform = embedder.transform().clone().resized(Some(side), Some(side));
+    let vector = |picture: &image::RgbImage| -> Vec<f32> {
+        let vector = embedder.infer(&transform.apply(picture), 1, side as usize).unwrap();
+        let norm = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
+        vector.into_iter().map(|v| v / norm).collect()
+    };
+    for photo in list.lines().step_by(50).map(|line| line.split(',').next().unwrap()) {
+        let original = decode_file(&data.join("grocery").join(photo), &limits).unwrap();
+        for divisor in [4, 8] {
+            let (width, height) = (original.width() * divisor, original.height() * divisor);
+            let large =
+                image::imageops::resize(&original, width, height, image::imageops::FilterType::Triangle);
+            let mut bytes = Vec::new();
+            image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 95).encode_image(&large).unwrap();
+            let small = decode_small_bytes(&bytes, &limits, side).unwrap();
+            assert_eq!((small.picture.width(), small.width), (original.width(), width), "{photo}");
+            let full = decode_bytes(&bytes, &limits).unwrap();
+            let cosine: f32 = vector(&small.picture).iter().zip(vector(&full)).map(|(a, b)| a * b).sum();
+            println!("{photo} at 1/{divisor}: cosine distance {}", 1.0 - cosine);
+            assert!(cosine > 0.99, "{photo} at 1/{divisor}: {cosine}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::dataset::Dataset;
 use crate::sampler::seeded;
 use crate::transform::{
     EvalTransform, ImageError, ImageErrorKind, Limits, TrainTransform, TransformError, decode_file,
+    decode_small_file,
 };
 
 /// What is done with a decoded picture.
@@ -240,10 +241,13 @@ impl Work {
         let Some(sample) = self.dataset.samples.get(index) else {
             return Err(ImageError { path: None, kind: ImageErrorKind::NoSuchSample { index, len } });
         };
-        let image = decode_file(&self.dataset.full_path(sample), &self.limits)?;
+        let path = self.dataset.full_path(sample);
         Ok(match self.at(step).as_ref() {
-            Transform::Eval(transform) => transform.apply(&image),
+            Transform::Eval(transform) => {
+                transform.apply(&decode_small_file(&path, &self.limits, transform.resize)?.picture)
+            }
             Transform::Train(transform) => {
+                let image = decode_file(&path, &self.limits)?;
                 transform.apply(&image, &mut seeded([self.seed, 2, step, place as u64]))
             }
         })

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use semblance_embed::Embedder;
 use semblance_embed::dataset::{Dataset, Sample};
 use semblance_embed::extract::{ExtractConfig, Failure, extract};
-use semblance_embed::transform::decode_file;
+use semblance_embed::transform::decode_small_file;
 
 use crate::answer::PhotoConfig;
 use crate::answer::photo::mean_of_views;
@@ -69,7 +69,9 @@ impl<'a> Embedded<'a> {
         let (views, transform) = (photo.views.count(), embedder.transform());
         for (batch, samples) in dataset.samples.chunks(config.batch.max(1)).enumerate() {
             let read = |sample: &&'a Sample| -> Result<Vec<f32>> {
-                photo.pixels(transform, &decode_file(&dataset.full_path(sample), &config.limits)?)
+                let path = dataset.full_path(sample);
+                let small = decode_small_file(&path, &config.limits, photo.short_side(transform))?;
+                photo.pixels(transform, &small.picture)
             };
             let samples: Vec<&'a Sample> = samples.iter().collect();
             let views_of: Vec<Result<Vec<f32>>> = samples.par_iter().map(read).collect();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use semblance_embed::transform::{Limits, decode_bytes, decode_file};
+use semblance_embed::transform::{Limits, decode_file, decode_small_bytes, decode_small_file};
 use semblance_embed::{Embedder, ModelSource, Precision};
 use semblance_index::{Index, Item, SearchParams};
 
@@ -80,8 +80,7 @@ impl Engine {
     /// # Errors
     /// A photograph that cannot be read, named, and whatever [`Self::search_vector`] reports.
     pub fn search_file(&self, photo: &Path, params: &SearchParams) -> Result<Vec<Hit>> {
-        let image = decode_file(photo, &self.limits)?;
-        self.search_vector(&self.embed(&image, &PhotoConfig::default())?, params)
+        self.search_vector(&self.embed_file(photo, &PhotoConfig::default())?, params)
     }
 
     /// The items most similar to the photograph with this content (JPEG, PNG, …).
@@ -89,8 +88,9 @@ impl Engine {
     /// # Errors
     /// As [`Self::search_file`].
     pub fn search_bytes(&self, photo: &[u8], params: &SearchParams) -> Result<Vec<Hit>> {
-        let image = decode_bytes(photo, &self.limits)?;
-        self.search_vector(&self.embed(&image, &PhotoConfig::default())?, params)
+        let config = PhotoConfig::default();
+        let small = decode_small_bytes(photo, &self.limits, config.short_side(self.embedder.transform()))?;
+        self.search_vector(&self.embed(&small.picture, &config)?, params)
     }
 
     /// The upright picture in a file, within the engine's limits.
@@ -99,6 +99,15 @@ impl Engine {
     /// A photograph that cannot be read, named.
     pub fn read(&self, photo: &Path) -> Result<image::RgbImage> {
         Ok(decode_file(photo, &self.limits)?)
+    }
+
+    /// The vector of the photograph in a file, as this index wants it.
+    ///
+    /// # Errors
+    /// A photograph that cannot be read, named, a box outside it, and failures of the model.
+    pub fn embed_file(&self, photo: &Path, config: &PhotoConfig) -> Result<Vec<f32>> {
+        let short = config.short_side(self.embedder.transform());
+        self.embed(&decode_small_file(photo, &self.limits, short)?.picture, config)
     }
 
     /// The vector of a photograph as this index wants it.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use semblance_embed::transform::decode_file;
+use semblance_embed::transform::decode_small_file;
 use semblance_embed::{Embedder, ModelSource};
 use semblance_index::{Index, IndexConfig, IndexWriter, NewItem, SearchParams};
 use semblance_query::{catalog, engine};
@@ -79,8 +79,8 @@ fn embed(dir: &Path, seconds: f64, photos: &[&str]) -> Result<(), Box<dyn Error>
     let embedder = Embedder::open(&engine::recorded_model(&Index::open(dir)?)?)?;
     let transform = embedder.transform().clone();
     let prepare = |photo: &&str| -> Vec<f32> {
-        let picture = decode_file(Path::new(photo), &Default::default()).expect("a photograph");
-        transform.apply(&picture)
+        let picture = decode_small_file(Path::new(photo), &Default::default(), transform.resize);
+        transform.apply(&picture.expect("a photograph").picture)
     };
     let batches: Vec<&[&str]> = photos.chunks_exact(BATCH).collect();
     let pixels: Vec<f32> = batches[0].par_iter().flat_map_iter(prepare).collect();

@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
 use axum::http::{HeaderMap, header};
 use futures_util::future::try_join_all;
-use semblance_embed::transform::decode_bytes;
+use semblance_embed::transform::decode_small_bytes;
 use semblance_query::answer::photo::mean_of_views;
 use semblance_query::answer::together;
 use semblance_query::{PhotoConfig, QueryError};
@@ -136,10 +136,9 @@ async fn embed_one(
     let size = Arc::new(OnceLock::new());
     let tell = size.clone();
     let prepare = move || {
-        let picture = decode_bytes(&photo, &limits)?;
-        let info = PhotoInfo { width: picture.width(), height: picture.height() };
-        let _ = tell.set(info);
-        Ok(Ready { pixels: config.pixels(&transform, &picture)?, views: config.views.count() })
+        let small = decode_small_bytes(&photo, &limits, config.short_side(&transform))?;
+        let _ = tell.set(PhotoInfo { width: small.width, height: small.height });
+        Ok(Ready { pixels: config.pixels(&transform, &small.picture)?, views: config.views.count() })
     };
     let vectors = shelf.model.batcher.embed(Box::new(prepare)).await?;
     let info = size.get().copied().ok_or_else(|| Problem::internal("a photograph without a size"))?;

@@ -7,7 +7,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::imageops::thumbnail;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use semblance_embed::transform::{Limits, decode_bytes};
+use semblance_embed::transform::{Limits, decode_small_bytes};
 
 use crate::problem::{Answer, Problem};
 
@@ -52,7 +52,7 @@ pub(crate) fn size(wanted: u32) -> u32 {
 
 /// A picture as a JPEG whose longest side has at most `side` pixels.
 pub(crate) fn shrink(picture: &[u8], side: u32, limits: &Limits) -> Answer<Bytes> {
-    let picture = decode_bytes(picture, limits)?;
+    let picture = decode_small_bytes(picture, limits, side)?.picture;
     let longest = picture.width().max(picture.height());
     let small = if longest <= side {
         picture

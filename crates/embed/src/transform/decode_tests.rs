@@ -60,9 +60,13 @@ fn grey_alpha_and_16_bit() {
     }
 }
 
-/// A JPEG with an EXIF block that holds nothing but the orientation.
+/// A JPEG of 24 × 16 pixels with an EXIF block that holds nothing but the orientation.
 fn oriented_jpeg(orientation: u8) -> Vec<u8> {
-    let jpeg = encode(&DynamicImage::ImageRgb8(gradient(24, 16)), ImageFormat::Jpeg);
+    oriented(orientation, gradient(24, 16))
+}
+
+fn oriented(orientation: u8, picture: RgbImage) -> Vec<u8> {
+    let jpeg = encode(&DynamicImage::ImageRgb8(picture), ImageFormat::Jpeg);
     let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
     exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
     let mut bytes = jpeg[..2].to_vec();
@@ -83,6 +87,28 @@ fn orientation_is_obeyed() {
     assert_eq!(decode_default(&oriented_jpeg(6)).unwrap(), image::imageops::rotate90(&upright));
     assert_eq!(decode_default(&oriented_jpeg(8)).unwrap(), image::imageops::rotate270(&upright));
     assert_eq!(decode_default(&oriented_jpeg(99)).unwrap(), upright);
+}
+
+#[test]
+fn a_small_picture_is_upright_and_knows_the_size_it_had() {
+    let picture = image::imageops::resize(&gradient(48, 32), 384, 256, image::imageops::FilterType::Triangle);
+    let limits = Limits::default();
+    for orientation in [1, 2, 3, 6, 8] {
+        let bytes = oriented(orientation, picture.clone());
+        let full = decode(&bytes, &limits).unwrap();
+        for (short, divisor) in [(16, 8), (17, 4), (32, 4), (33, 1)] {
+            let small = decode_small_bytes(&bytes, &limits, short).unwrap();
+            assert_eq!((small.width, small.height), full.dimensions());
+            let (width, height) = (small.width / divisor, small.height / divisor);
+            let wanted = image::imageops::thumbnail(&full, width, height);
+            assert!(near(&small.picture, &wanted, 8), "orientation {orientation}, short side {short}");
+        }
+    }
+    let png = encode(&DynamicImage::ImageRgb8(picture.clone()), ImageFormat::Png);
+    assert_eq!(decode_small_bytes(&png, &limits, 8).unwrap().picture, picture);
+    let jpeg = oriented(1, picture);
+    let kind = decode_small_bytes(&jpeg[..jpeg.len() / 2], &limits, 8).unwrap_err().kind;
+    assert_eq!(kind, ImageErrorKind::Truncated);
 }
 
 #[test]
@@ -160,10 +186,11 @@ proptest::proptest! {
     fn garbage_never_panics(start in 0usize..6, at in 12usize..400, value: u8, cut in 0usize..600) {
         let formats =
             [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff];
-        let mut bytes = encode(&DynamicImage::ImageRgb8(gradient(9, 9)), formats[start]);
+        let mut bytes = encode(&DynamicImage::ImageRgb8(gradient(29, 19)), formats[start]);
         let len = bytes.len();
         bytes[at % len] = value;
         bytes.truncate(len.saturating_sub(cut));
         let _ = decode(&bytes, &Limits::default());
+        let _ = decode_small_bytes(&bytes, &Limits::default(), 1);
     }
 }

@@ -12,9 +12,13 @@ use serde::{Deserialize, Serialize};
 mod decode;
 mod distortion;
 mod eval;
+mod reduced;
 mod train;
 
-pub use decode::{ImageError, ImageErrorKind, Limits, decode_bytes, decode_file};
+pub use decode::{
+    ImageError, ImageErrorKind, Limits, Small, decode_bytes, decode_file, decode_small_bytes,
+    decode_small_file,
+};
 pub(crate) use decode::{decode, read};
 pub use distortion::Distortion;
 pub use eval::EvalTransform;

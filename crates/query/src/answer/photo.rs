@@ -23,6 +23,13 @@ impl PhotoConfig {
         *self == Self::default()
     }
 
+    /// The short side in pixels that a decoded photograph needs, for
+    /// [`decode_small_file`](semblance_embed::transform::decode_small_file) and its kind.
+    pub fn short_side(&self, transform: &EvalTransform) -> u32 {
+        // Of a part there is no telling how small it is, and a box may count the file's own pixels.
+        if self.crop.is_some() { u32::MAX } else { transform.resize }
+    }
+
     /// The views as the network takes them: `f32[views][3][crop][crop]`.
     ///
     /// # Errors

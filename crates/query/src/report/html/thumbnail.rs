@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
-use semblance_embed::transform::{Limits, decode_file};
+use semblance_embed::transform::{Limits, decode_small_file};
 
 /// How large and how many.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl Thumbnails {
     }
 
     fn of_file(&self, path: &Path) -> Option<String> {
-        data_uri(&decode_file(path, &self.limits).ok()?, self.side, self.quality)
+        data_uri(&decode_small_file(path, &self.limits, self.side).ok()?.picture, self.side, self.quality)
     }
 }
 
