@@ -120,7 +120,7 @@ class Program:
             "train", "--data", self.lists / f"{data}.csv", "--root", self.grocery, *start, "--out", out,
             "--loss", loss, *(LOSSES[loss] if flags is None else flags), *own,
             "--batch", BATCH, "--steps", steps, "--lr", lr, "--nesterov", "--lr-schedule", "cosine",
-            "--train-size", train_size or size, "--crop-min", 0.3, "--holdout", 0,
+            "--train-size", train_size or size, "--crop-min", 0.3, "--holdout", 0, "--freeze-norms", "all",
             "--save-every", steps, "--seed", seed,
         )  # fmt: skip
         seconds = time.monotonic() - began
