@@ -59,6 +59,7 @@ class Program:
     """The program, Grocery and a room to work in."""
 
     arch = "mobilenet_v2"
+    frozen_norms = True
 
     def __init__(self, semblance, grocery, weights, work):
         self.path, self.weights = Path(semblance).resolve(), Path(weights).resolve()
@@ -120,8 +121,8 @@ class Program:
             "train", "--data", self.lists / f"{data}.csv", "--root", self.grocery, *start, "--out", out,
             "--loss", loss, *(LOSSES[loss] if flags is None else flags), *own,
             "--batch", BATCH, "--steps", steps, "--lr", lr, "--nesterov", "--lr-schedule", "cosine",
-            "--train-size", train_size or size, "--crop-min", 0.3, "--holdout", 0, "--freeze-norms", "all",
-            "--save-every", steps, "--seed", seed,
+            "--train-size", train_size or size, "--crop-min", 0.3, "--holdout", 0,
+            "--freeze-norms", "all" if self.frozen_norms else "none", "--save-every", steps, "--seed", seed,
         )  # fmt: skip
         seconds = time.monotonic() - began
         log = [json.loads(line) for line in (Path(out) / "train.jsonl").read_text().splitlines()]

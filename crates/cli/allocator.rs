@@ -11,7 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PURGE_DELAY: c_int = 15;
 
 /// How long freed memory is kept, in milliseconds. A ResNet-50's steps of batches of 32 take 8 seconds on two cores, with the
-/// default of one second 11. Kept for ever they are no quicker, and take 4,173 MiB instead of 3,708.
+/// default of one second 11. Kept for ever they were hardly quicker, and took 4,173 MiB instead of 3,708.
 const KEPT: c_long = 5000;
 
 /// Keeps memory that is freed from now on for some seconds before the kernel has it back: a training step comes back to it

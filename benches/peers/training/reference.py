@@ -102,7 +102,8 @@ def nudged(model):
 
 
 def train(model, name, batches, rates, classes):
-    """Steps with these learning rates over the files in `batches`, with batch norms frozen; the loss of each step."""
+    """Steps with these learning rates over the files in `batches`; the loss of each step. Batch norms are frozen where the
+    model is in evaluation mode, which changes nothing else: neither network has dropout."""
     make, miner, _ = LOSSES[name]
     loss = make(classes, model.dim)
     own = list(loss.parameters())
@@ -111,8 +112,6 @@ def train(model, name, batches, rates, classes):
         own[0].data = (start if start.shape == own[0].shape else start.t()).contiguous()
     groups = [{"params": list(model.parameters()), "factor": 1}, {"params": own, "factor": 10}]
     optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    # Frozen norms are all that evaluation differs by: neither network has dropout.
-    model.eval()
     curve = []
     for number, rate in enumerate(rates):
         batch = load_file(batches / f"{number:06}.safetensors")

@@ -150,7 +150,7 @@ pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageErro
 
 /// As [`decode_file`], for whoever then makes the short side `short` pixels: a JPEG comes at a quarter or an eighth of its
 /// size, as long as that leaves twice as many (2,048 in the file for 256). Of twelve megapixels that takes half to two thirds
-/// of the time and a sixteenth of the memory.
+/// of the time and a sixteenth of the pixels in memory.
 ///
 /// # Errors
 /// [`ImageError`] names the file.
