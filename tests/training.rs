@@ -186,6 +186,7 @@ fn recipes_that_cannot_be_are_refused_by_name() {
     refused("[optimizer]\nmomentum = 0.5", &["recipe.toml", "optimizer", "table"]);
     refused("loss = \"softmax\"\nmargin = 0.5", &["softmax", "margin"]);
     refused("loss = \"soft_max\"", &["soft_max"]);
+    refused("loss = \"npairs\"\nscale = 20.0", &["npairs", "--normalize"]);
     refused("memory = 100", &["memory", "contrastive"]);
     refused("freeze_backbone = \"some\"", &["some"]);
     refused("loss = \"npairs\"\nper_class = 4", &["npairs", "per_class"]);

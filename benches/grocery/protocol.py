@@ -24,9 +24,10 @@ BATCH = 32
 # The short side before the crop, in torchvision's proportion.
 RESIZE = {64: 73, 96: 110, 112: 128, 128: 146, 160: 182, 192: 219, 224: 256}
 
-# The paper's or reference's settings, which are the program's defaults, but for the normalised softmax.
+# The paper's or reference's settings, which are the program's defaults, but for those that are normalised here.
+NORMALIZED = ["--normalize", "--scale", "20"]
 CLASSIFYING = {
-    "softmax": ["--normalize", "--scale", "20"],
+    "softmax": NORMALIZED,
     "arcmargin": [],
     "subcenter": [],
     "soft_triple": [],
@@ -37,8 +38,8 @@ PAIRS = ["--per-class", "4"]
 COMPARING = {
     "triplet": [*PAIRS, "--miner", "semi-hard"],
     "quadruplet": PAIRS,
-    "eml": PAIRS,
-    "npairs": ["--per-class", "2"],
+    "eml": [*PAIRS, *NORMALIZED],
+    "npairs": ["--per-class", "2", *NORMALIZED],
     "contrastive": PAIRS,
     "multi_similarity": PAIRS,
     "circle": PAIRS,
@@ -48,7 +49,8 @@ COMPARING = {
 }
 LOSSES = CLASSIFYING | COMPARING
 # Learning rates to choose from; the losses' gradients differ in size by orders of magnitude.
-RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+RATES = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+FIRST_RATE = 0.003
 
 
 class Failed(Exception):

@@ -75,7 +75,7 @@ pub(crate) struct LossArgs {
     #[arg(long, value_enum, default_value = "arcmargin")]
     #[serde(rename = "name")]
     pub(crate) loss: LossName,
-    /// Scale of the cosines (arcmargin, subcenter, soft_triple, normalised softmax)
+    /// Scale of the cosines (arcmargin, subcenter, soft_triple; softmax and npairs normalised) or squared distances (eml normalised)
     #[arg(long, value_name = "S")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scale: Option<f64>,
@@ -87,7 +87,7 @@ pub(crate) struct LossArgs {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) easy_margin: Option<bool>,
-    /// Normalise embeddings and class weights (softmax)
+    /// Normalise embeddings (eml, npairs), and class weights (softmax)
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) normalize: Option<bool>,

@@ -19,7 +19,7 @@ use crate::allocator;
 use crate::curves;
 use crate::exit::Exit;
 use crate::inputs;
-use crate::loss_args::LossArgs;
+use crate::loss_args::{LossArgs, LossName};
 use crate::printer::Printer;
 use crate::start;
 use crate::train_args::{AugmentArgs, OptimizerArgs, OptimizerName, ScheduleName, TrainArgs};
@@ -165,6 +165,10 @@ fn config(args: &TrainArgs, embedder: &Embedder, printer: Printer) -> anyhow::Re
 fn loss(args: &LossArgs) -> anyhow::Result<LossConfig> {
     let given = serde_json::to_value(args)?;
     let name = given["name"].clone();
+    let normalizes = matches!(args.loss, LossName::Softmax | LossName::Eml | LossName::Npairs);
+    if normalizes && args.scale.is_some() && args.normalize != Some(true) {
+        anyhow::bail!("--scale says nothing to --loss {} without --normalize", name.as_str().unwrap_or_default());
+    }
     serde_json::from_value(given)
         .with_context(|| format!("the settings do not fit --loss {}", name.as_str().unwrap_or_default()))
 }

@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::Loss;
 use super::pairs::{Pairs, masked_log_sum_exp, masked_mean, nothing, rows_with_any, softplus};
+use super::{Loss, normalize_rows};
 
 /// Settings of [`Eml`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -12,17 +12,24 @@ use super::pairs::{Pairs, masked_log_sum_exp, masked_mean, nothing, rows_with_an
 pub struct EmlConfig {
     /// Multiplies the ratio inside the logarithm; the default is the Paddle original's.
     pub beta: f64,
+    /// Normalise embeddings and multiply their squared distances by `scale`, which the original does not.
+    pub normalize: bool,
+    /// Of the normalised form: at 20 a negative costs little from `ln β / 20` = 0.58 beyond the positives on.
+    pub scale: f64,
 }
 
 impl Default for EmlConfig {
     fn default() -> Self {
-        Self { beta: 1e5 }
+        Self { beta: 1e5, normalize: false, scale: 20.0 }
     }
 }
 
 /// Mean over rows of `ln(1 + β · mean_p exp(d_ip) · mean_n exp(−d_in)) / ln(1 + β)`, with squared distances `d`
-/// between the embeddings as they are, **not** normalised, and computed through logarithms, so that no distance
+/// between the embeddings as they are, **not** normalised unless `normalize` says so, and computed through logarithms, so that no distance
 /// overflows (PaddlePaddle/models, `PaddleCV/metric_learning/losses/emlloss.py`).
+///
+/// Features of other data are often long, their distances in the hundreds, and the gradients as large: from there it
+/// collapses at any rate worth taking, and wants `normalize`, or features that were trained for these classes.
 ///
 /// Where all embeddings have become one it is exactly 1. Rows without a positive or without a negative are left
 /// out (the original never draws any); without any other row the batch costs nothing.
@@ -40,7 +47,11 @@ impl Eml {
 
 impl Loss for Eml {
     fn forward(&self, embeddings: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        let pairs = Pairs::within(embeddings, labels)?;
+        let scaled = match self.config.normalize {
+            true => (normalize_rows(embeddings)? * self.config.scale.sqrt())?,
+            false => embeddings.clone(),
+        };
+        let pairs = Pairs::within(&scaled, labels)?;
         let whole = (rows_with_any(&pairs.positive)? * rows_with_any(&pairs.negative)?)?;
         if whole.sum_all()?.to_scalar::<f32>()? == 0.0 {
             return nothing(embeddings);
@@ -62,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::loss::check::{
-        assert_close, assert_literal, assert_nothing, embeddings, mean, split, squared, value,
+        assert_close, assert_literal, assert_nothing, embeddings, mean, split, squared, unit, value,
     };
 
     const LABELS: [u32; 8] = [0, 0, 0, 0, 1, 1, 1, 1];
@@ -98,6 +109,36 @@ mod tests {
                 mean(&rows.collect::<Vec<_>>())
             });
         }
+    }
+
+    fn normalized() -> Eml {
+        Eml::new(EmlConfig { normalize: true, ..EmlConfig::default() })
+    }
+
+    // As above after x /= np.linalg.norm(x, axis=1, keepdims=True), with 20 * d.
+    #[test]
+    fn the_normalised_value_is_the_formulas() {
+        assert_close(value(&normalized(), &embeddings(8, 4), &LABELS), 3.538_364_5, 1e-4);
+    }
+
+    #[test]
+    fn the_normalised_value_and_gradient_are_those_of_the_literal_loop() {
+        assert_literal(&normalized(), &embeddings(8, 4), &LABELS, &[], &|inputs| {
+            let x = unit(&inputs[0]);
+            let rows = (0..8).map(|i| {
+                let (positives, negatives) = split(&LABELS, i);
+                let over = |rows: &[usize], sign: f64| {
+                    mean(
+                        &rows
+                            .iter()
+                            .map(|&j| (sign * 20.0 * squared(&x[i], &x[j])).exp())
+                            .collect::<Vec<_>>(),
+                    )
+                };
+                (1e5 * over(&positives, 1.0) * over(&negatives, -1.0)).ln_1p() / 1e5f64.ln_1p()
+            });
+            mean(&rows.collect::<Vec<_>>())
+        });
     }
 
     #[test]

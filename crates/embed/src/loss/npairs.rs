@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::pairs::nothing;
-use super::{Loss, cross_entropy};
+use super::{Loss, cross_entropy, normalize_rows};
 
 /// Settings of [`Npairs`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -12,22 +12,28 @@ use super::{Loss, cross_entropy};
 pub struct NpairsConfig {
     /// Weight of the mean squared norm of the embeddings; the default is the Paddle original's.
     pub reg_lambda: f64,
+    /// Normalise embeddings and multiply their cosines by `scale`, which the original does not.
+    pub normalize: bool,
+    /// The inverse temperature of the normalised form; without `normalize` it has no effect.
+    pub scale: f64,
 }
 
 impl Default for NpairsConfig {
     fn default() -> Self {
-        Self { reg_lambda: 0.01 }
+        Self { reg_lambda: 0.01, normalize: false, scale: 20.0 }
     }
 }
 
 /// Cross-entropy of the products of each class's first row (the anchor) with every class's second row (the
 /// positive), its own being the label, plus `λ / 2` times the mean squared norm of all rows. Embeddings are taken
 /// as they are, **not** normalised, and one direction only, as in the Paddle original, whose batches are two
-/// images a class side by side.
+/// images a class side by side. With `normalize` the products are `scale · cos`, which is NT-Xent (Chen et al. 2020,
+/// arXiv 2002.05709) in one direction between classes, and there is no penalty.
 ///
 /// As nothing bounds the products, a row's gradient is as long as the other rows are: once a step makes embeddings
 /// longer, the next is longer still, and a penalty of `λ = 0.01` does not hold them. Rates that suit losses over
 /// normalised embeddings are too high here; a tenth of them is a place to begin (the Paddle original takes 1e-4).
+/// Straight from long features of other data it collapses at any rate worth taking; `normalize` does not.
 ///
 /// Classes with one row give no anchor and no positive; without any pair the batch costs nothing.
 #[derive(Debug)]
@@ -56,8 +62,15 @@ impl Loss for Npairs {
             return nothing(embeddings);
         }
         let own: Vec<u32> = (0..anchors.len() as u32).collect();
-        let rows = |rows: Vec<u32>| embeddings.index_select(&Tensor::new(rows, embeddings.device())?, 0);
-        let products = rows(anchors)?.matmul(&rows(positives)?.t()?)?;
+        let products = |embeddings: &Tensor| -> Result<Tensor> {
+            let rows = |rows: Vec<u32>| embeddings.index_select(&Tensor::new(rows, embeddings.device())?, 0);
+            rows(anchors)?.matmul(&rows(positives)?.t()?)
+        };
+        if self.config.normalize {
+            let cosines = products(&normalize_rows(embeddings)?)?;
+            return cross_entropy(&(cosines * self.config.scale)?, &own, 0.0);
+        }
+        let products = products(embeddings)?;
         let norms = embeddings.sqr()?.sum(1)?.mean_all()?;
         cross_entropy(&products, &own, 0.0)? + (norms * (0.5 * self.config.reg_lambda))?
     }
@@ -69,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::loss::check::{
-        assert_close, assert_literal, assert_nothing, cross_entropy_row, dot, embeddings, value,
+        assert_close, assert_literal, assert_nothing, cross_entropy_row, dot, embeddings, unit, value,
     };
 
     const LABELS: [u32; 8] = [5, 5, 1, 1, 2, 2, 0, 0];
@@ -100,6 +113,34 @@ mod tests {
             }
             total + 0.5 * 0.01 * norms
         });
+    }
+
+    fn normalized() -> Npairs {
+        Npairs::new(NpairsConfig { normalize: true, ..NpairsConfig::default() })
+    }
+
+    // import numpy as np
+    // x = np.sin(np.arange(32)**2 + .5).reshape(8, 4); x /= np.linalg.norm(x, axis=1, keepdims=True)
+    // s = 20 * x[0::2] @ x[1::2].T; print(np.mean(np.log(np.exp(s).sum(1)) - np.diag(s)))
+    #[test]
+    fn the_normalised_value_is_the_formulas() {
+        assert_close(value(&normalized(), &embeddings(8, 4), &LABELS), 6.142_225, 1e-4);
+    }
+
+    #[test]
+    fn the_normalised_value_and_gradient_are_those_of_the_literal_loop() {
+        assert_literal(&normalized(), &embeddings(8, 4), &LABELS, &[], &|inputs| {
+            let x = unit(&inputs[0]);
+            let row = |a: usize| (0..4).map(|p| 20.0 * dot(&x[2 * a], &x[2 * p + 1])).collect::<Vec<_>>();
+            (0..4).map(|a| cross_entropy_row(&row(a), a) / 4.0).sum()
+        });
+    }
+
+    #[test]
+    fn normalised_length_does_not_matter() {
+        let x = embeddings(8, 4);
+        let longer = (&x * 30.0).unwrap();
+        assert_close(value(&normalized(), &longer, &LABELS), value(&normalized(), &x, &LABELS), 1e-5);
     }
 
     // import numpy as np, torch
