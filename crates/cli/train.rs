@@ -167,7 +167,10 @@ fn loss(args: &LossArgs) -> anyhow::Result<LossConfig> {
     let name = given["name"].clone();
     let normalizes = matches!(args.loss, LossName::Softmax | LossName::Eml | LossName::Npairs);
     if normalizes && args.scale.is_some() && args.normalize != Some(true) {
-        anyhow::bail!("--scale says nothing to --loss {} without --normalize", name.as_str().unwrap_or_default());
+        anyhow::bail!(
+            "--scale says nothing to --loss {} without --normalize",
+            name.as_str().unwrap_or_default()
+        );
     }
     serde_json::from_value(given)
         .with_context(|| format!("the settings do not fit --loss {}", name.as_str().unwrap_or_default()))
