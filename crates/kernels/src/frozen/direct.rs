@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::layer::{Conv, Line, blocks};
 use super::map::Map;
 use super::shared::Shared;
+use super::team::Team;
 use crate::simd::{Isa, LANES};
 use crate::tile::{Tile, TileFn, paired, split, tile_fn};
 
@@ -115,10 +114,18 @@ impl Direct {
 
     /// # Safety
     /// `x`, `y` and `residual` (unless null) must be good for `n` images of the maps that the plan was made for, by
-    /// this thread and rayon's alone, and `y` not overlap `x`. It may be the same as `residual` if the maps are.
-    pub(super) unsafe fn run(&self, conv: &Conv, x: Shared, y: Shared, residual: Shared) {
+    /// this thread and its team alone, and `y` not overlap `x`. It may be the same as `residual` if the maps are.
+    pub(super) unsafe fn run(
+        &self,
+        team: &Team<'_, '_>,
+        conv: &Conv,
+        x: Shared,
+        y: Shared,
+        residual: Shared,
+    ) {
         let packed = if self.input.planar { conv.packed_planar() } else { conv.packed_blocked() };
-        self.tasks.par_iter().for_each(|(spots, out_blocks)| {
+        team.for_each(self.tasks.len(), |task| {
+            let (spots, out_blocks) = &self.tasks[task];
             // SAFETY: tasks cover disjoint rectangles of (pixels, output blocks), so no two write the same values.
             unsafe { self.task(conv, packed, spots.clone(), out_blocks.clone(), (x, y, residual)) }
         });
