@@ -92,18 +92,35 @@ unsafe fn kernel<S: Lanes, const P: usize, const B: usize, const PS: usize>(t: &
                     S::prefetch(from.wrapping_add(t.ahead + p * PS));
                 }
             }
-            for i in 0..run {
-                let mut w = [S::splat(0.0); B];
-                for (b, w) in w.iter_mut().enumerate() {
-                    *w = S::load(weights.add(b * t.weight_block));
-                }
-                weights = weights.add(LANES);
-                for (p, sum) in sums.iter_mut().enumerate() {
-                    let x = S::splat(*from.add(i + p * stride));
-                    for (sum, w) in sum.iter_mut().zip(w) {
-                        *sum = S::mul_add(x, w, *sum);
+            // One summand of every pixel and block.
+            macro_rules! summand {
+                ($i:expr, $line:expr) => {
+                    let mut w = [S::splat(0.0); B];
+                    for (b, w) in w.iter_mut().enumerate() {
+                        *w = S::load(weights.add(b * t.weight_block + $line * LANES));
                     }
-                }
+                    for (p, sum) in sums.iter_mut().enumerate() {
+                        let x = S::splat(*from.add($i + p * stride));
+                        for (sum, w) in sum.iter_mut().zip(w) {
+                            *sum = S::mul_add(x, w, *sum);
+                        }
+                    }
+                };
+            }
+            // Four at a time: counting would take places in the pipeline that a core shares with its other thread.
+            let mut i = 0;
+            while i + 4 <= run {
+                summand!(i, 0);
+                summand!(i + 1, 1);
+                summand!(i + 2, 2);
+                summand!(i + 3, 3);
+                weights = weights.add(4 * LANES);
+                i += 4;
+            }
+            while i < run {
+                summand!(i, 0);
+                weights = weights.add(LANES);
+                i += 1;
             }
         }
         let (low, high) = (S::splat(t.low), S::splat(t.high));
