@@ -251,6 +251,7 @@ impl Winograd {
                     entry_count: entries.len(),
                     run: LANES,
                     pixel_stride: LANES,
+                    in_offsets: std::ptr::null(),
                     ahead: 0,
                     weights: packed[at..at + together * sums].as_ptr().cast(),
                     weight_block: sums * LANES,
