@@ -155,15 +155,26 @@ mod avx2 {
         unsafe {
             let mut sums = [[_mm256_setzero_si256(); 2]; P];
             let (mut x, mut w) = (t.packed.cast::<i32>(), t.weights.cast::<__m256i>());
-            for _ in 0..t.pairs / 8 {
-                for i in 0..8 {
-                    let (w0, w1) = (_mm256_load_si256(w), _mm256_load_si256(w.add(1)));
-                    w = w.add(2);
+            macro_rules! summands {
+                ($i:expr, $pair:literal) => {
+                    let (w0, w1) =
+                        (_mm256_load_si256(w.add(2 * $pair)), _mm256_load_si256(w.add(2 * $pair + 1)));
                     for (p, sum) in sums.iter_mut().enumerate() {
-                        let v = _mm256_set1_epi32(x.add(i + p * 8).read_unaligned());
+                        let v = _mm256_set1_epi32(x.add($i + p * 8).read_unaligned());
                         sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(v, w0));
                         sum[1] = _mm256_add_epi32(sum[1], _mm256_madd_epi16(v, w1));
                     }
+                };
+            }
+            // Two at a time, and no more: of all eight the compiler would keep some sums in memory.
+            let eight = std::hint::black_box(8);
+            for _ in 0..t.pairs / 8 {
+                let mut i = 0;
+                while i < eight {
+                    summands!(i, 0);
+                    summands!(i + 1, 1);
+                    w = w.add(4);
+                    i += 2;
                 }
                 x = x.add(P * 8);
             }

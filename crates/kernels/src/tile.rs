@@ -20,6 +20,8 @@ pub(crate) struct Tile {
     pub(crate) run: usize,
     /// Values from one pixel to the next.
     pub(crate) pixel_stride: usize,
+    /// Where each pixel lies, for tiles of stride [`ANYWHERE`]; otherwise not read.
+    pub(crate) in_offsets: *const u32,
     /// How far behind each entry the input of a later tile begins, to be fetched meanwhile; 0 to leave it.
     pub(crate) ahead: usize,
     pub(crate) weights: *const f32,
@@ -36,6 +38,9 @@ pub(crate) struct Tile {
     pub(crate) low: f32,
     pub(crate) high: f32,
 }
+
+/// In place of a pixel stride: every pixel has an offset of its own, so that a tile may go on in the next row.
+pub(crate) const ANYWHERE: usize = usize::MAX;
 
 /// A register tile compiled for one instruction set, pixel count, block count and pixel stride.
 pub(crate) type TileFn = unsafe fn(&Tile);
@@ -73,7 +78,7 @@ unsafe fn kernel<S: Lanes, const P: usize, const B: usize, const PS: usize>(t: &
     let (stride, run) = if PS == 0 {
         (t.pixel_stride, t.run)
     } else {
-        (PS, if PS.is_multiple_of(LANES) { LANES } else { t.run })
+        (PS, if PS.is_multiple_of(LANES) || PS == ANYWHERE { LANES } else { t.run })
     };
     // SAFETY: the fields are good for what is read and written here, as their description asks.
     unsafe {
@@ -84,26 +89,54 @@ unsafe fn kernel<S: Lanes, const P: usize, const B: usize, const PS: usize>(t: &
                 sum[b] = bias;
             }
         }
+        let mut places = [t.input; P];
+        if PS == ANYWHERE {
+            for (p, place) in places.iter_mut().enumerate() {
+                *place = t.input.add(*t.in_offsets.add(p) as usize);
+            }
+        }
         let mut weights = t.weights;
         for e in 0..t.entry_count {
-            let from = t.input.add(*t.entries.add(e) as usize);
+            let entry = *t.entries.add(e) as usize;
+            let from = t.input.add(entry);
             if PS == LANES && t.ahead > 0 {
                 for p in 0..P {
                     S::prefetch(from.wrapping_add(t.ahead + p * PS));
                 }
             }
-            for i in 0..run {
-                let mut w = [S::splat(0.0); B];
-                for (b, w) in w.iter_mut().enumerate() {
-                    *w = S::load(weights.add(b * t.weight_block));
-                }
-                weights = weights.add(LANES);
-                for (p, sum) in sums.iter_mut().enumerate() {
-                    let x = S::splat(*from.add(i + p * stride));
-                    for (sum, w) in sum.iter_mut().zip(w) {
-                        *sum = S::mul_add(x, w, *sum);
+            // One summand of every pixel and block.
+            macro_rules! summand {
+                ($i:expr, $line:expr) => {
+                    let mut w = [S::splat(0.0); B];
+                    for (b, w) in w.iter_mut().enumerate() {
+                        *w = S::load(weights.add(b * t.weight_block + $line * LANES));
                     }
-                }
+                    for (p, sum) in sums.iter_mut().enumerate() {
+                        let x = S::splat(if PS == ANYWHERE {
+                            *places[p].add(entry + $i)
+                        } else {
+                            *from.add($i + p * stride)
+                        });
+                        for (sum, w) in sum.iter_mut().zip(w) {
+                            *sum = S::mul_add(x, w, *sum);
+                        }
+                    }
+                };
+            }
+            // Four at a time: counting would take places in the pipeline that a core shares with its other thread.
+            let mut i = 0;
+            while i + 4 <= run {
+                summand!(i, 0);
+                summand!(i + 1, 1);
+                summand!(i + 2, 2);
+                summand!(i + 3, 3);
+                weights = weights.add(4 * LANES);
+                i += 4;
+            }
+            while i < run {
+                summand!(i, 0);
+                weights = weights.add(LANES);
+                i += 1;
             }
         }
         let (low, high) = (S::splat(t.low), S::splat(t.high));
@@ -138,9 +171,9 @@ entries!(avx2, crate::simd::Avx2, "avx2,fma");
 entries!(portable, crate::simd::Portable);
 
 macro_rules! choose_pixels {
-    ($entry:ident, $pixels:expr, $b:literal, $ps:literal, [$($p:literal),*]) => {
+    ($entry:ident, $pixels:expr, $b:literal, $ps:expr, [$($p:literal),*]) => {
         match $pixels {
-            $($p => Some($entry::<$p, $b, $ps> as TileFn),)*
+            $($p => Some($entry::<$p, $b, { $ps }> as TileFn),)*
             _ => None,
         }
     };
@@ -151,6 +184,7 @@ macro_rules! choose_stride {
             16 => choose_pixels!($entry, $pixels, $b, 16, $sizes),
             32 => choose_pixels!($entry, $pixels, $b, 32, $sizes),
             2 => choose_pixels!($entry, $pixels, $b, 2, $sizes),
+            ANYWHERE => choose_pixels!($entry, $pixels, $b, ANYWHERE, $sizes),
             _ => choose_pixels!($entry, $pixels, $b, 0, $sizes),
         }
     };
@@ -197,11 +231,15 @@ mod tests {
         let value = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 50.0;
         for isa in [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|i| i.available()) {
             for blocks in 1..=if paired(isa) { 2 } else { 1 } {
-                for (stride, run) in [(16, 16), (32, 16), (48, 16), (2, 7), (1, 3), (3, 1)] {
+                for (stride, run) in [(16, 16), (32, 16), (48, 16), (2, 7), (1, 3), (3, 1), (ANYWHERE, 16)] {
                     for pixels in 1..=max_pixels(isa) {
                         let entries = [0u32, 100, 40];
                         let k = entries.len() * run;
-                        let input: Vec<f32> = (0..100 + run + pixels * stride).map(value).collect();
+                        let in_offsets: Vec<u32> = (0..pixels as u32)
+                            .map(|p| if stride == ANYWHERE { p * 37 % 90 } else { p * stride as u32 })
+                            .collect();
+                        let reach = *in_offsets.iter().max().unwrap() as usize;
+                        let input: Vec<f32> = (0..100 + run + reach).map(value).collect();
                         let weights: Vec<f32> = (0..blocks * k * LANES).map(|i| value(i + 13)).collect();
                         let bias: Vec<f32> = (0..blocks * LANES).map(|i| value(i + 7)).collect();
                         let residual: Vec<f32> = (0..blocks * pixels * LANES).map(|i| value(i + 3)).collect();
@@ -213,6 +251,7 @@ mod tests {
                             entry_count: entries.len(),
                             run,
                             pixel_stride: stride,
+                            in_offsets: in_offsets.as_ptr(),
                             ahead: 0,
                             weights: weights.as_ptr(),
                             weight_block: k * LANES,
@@ -236,7 +275,7 @@ mod tests {
                                     let mut sum = f64::from(bias[b * LANES + lane] + residual[at]);
                                     for (e, &entry) in entries.iter().enumerate() {
                                         for i in 0..run {
-                                            let x = input[entry as usize + i + p * stride];
+                                            let x = input[entry as usize + i + in_offsets[p] as usize];
                                             let w = weights[(b * k + e * run + i) * LANES + lane];
                                             sum += f64::from(x) * f64::from(w);
                                         }

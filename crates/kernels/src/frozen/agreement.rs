@@ -22,7 +22,8 @@ pub(super) fn map_forward(builder: Builder, output: Value, x: &Tensor) -> (Tenso
     let mut arena = plan.arena();
     // Twice, so that what the first run leaves behind would be noticed.
     for _ in 0..2 {
-        nodes.iter().enumerate().for_each(|(i, node)| plan.step(i, node, &pixels, &mut arena));
+        let nodes = nodes.iter().enumerate();
+        team::lead(|team| nodes.for_each(|(i, node)| plan.step(team, i, node, &pixels, &mut arena)));
     }
     let (buffer, map) = plan.map_values(output.index, &arena);
     (unpack(&buffer, map, n), plan.describe(output.index))

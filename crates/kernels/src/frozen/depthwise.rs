@@ -1,10 +1,9 @@
 //! Depthwise convolution on the blocked layout: sixteen channels at a time, every tap a vector product.
 
-use rayon::prelude::*;
-
 use super::layer::Conv;
 use super::map::Map;
 use super::shared::Shared;
+use super::team::Team;
 use crate::simd::{Isa, LANES, Lanes, on_isa};
 
 /// A depthwise layer laid out for one image size.
@@ -35,12 +34,19 @@ impl Depthwise {
 
     /// # Safety
     /// As for the direct layer.
-    pub(super) unsafe fn run(&self, conv: &Conv, x: Shared, y: Shared, residual: Shared) {
+    pub(super) unsafe fn run(
+        &self,
+        team: &Team<'_, '_>,
+        conv: &Conv,
+        x: Shared,
+        y: Shared,
+        residual: Shared,
+    ) {
         let packed = conv.packed_depthwise();
         let (input, output) = (self.input, self.output);
         let start = (input.border - conv.cfg.padding) * (input.row() + LANES);
         // Planes of every image; input and output have the same blocks.
-        (0..self.n * output.planes()).into_par_iter().for_each(|index| {
+        team.for_each(self.n * output.planes(), |index| {
             let block = index % output.planes();
             for line in 0..output.height {
                 let residual = self.residual.map_or(std::ptr::null_mut(), |map| {

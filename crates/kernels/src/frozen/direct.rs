@@ -2,18 +2,20 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::layer::{Conv, Line, blocks};
 use super::map::Map;
 use super::shared::Shared;
+use super::team::Team;
 use crate::simd::{Isa, LANES};
-use crate::tile::{Tile, TileFn, paired, split, tile_fn};
+use crate::tile::{ANYWHERE, Tile, TileFn, max_pixels, paired, split, tile_fn};
 
 /// Bytes of input that a task may hold in the second-level cache beside the weights.
 const INPUT_SHARE: usize = 384 << 10;
 /// Tasks a thread, so that none waits long for the last.
 const TASKS_A_THREAD: usize = 4;
+
+/// The most pixels of a tile whose places are kept in registers, one each.
+const PLACES: usize = 6;
 
 /// One register tile's place in the output plane.
 #[derive(Clone, Copy)]
@@ -33,6 +35,8 @@ pub(super) struct Direct {
     run: usize,
     pixel_stride: usize,
     spots: Vec<Spot>,
+    /// Where the pixels of the output have their windows, if tiles go on from row to row; otherwise empty.
+    in_offsets: Vec<u32>,
     out_offsets: Vec<u32>,
     residual_offsets: Vec<u32>,
     input: Map,
@@ -71,10 +75,21 @@ impl Direct {
         }
         // The pixels of an unbordered map are one long row to a 1×1 convolution.
         let one_row = conv.taps() == 1 && stride == 1 && padding == 0 && input.border == 0;
-        let (rows, columns) =
-            if one_row { (1, output.height * output.width) } else { (output.height, output.width) };
+        let pixels = output.height * output.width;
+        // Short rows leave registers empty at their ends.
+        let across = !one_row
+            && !input.planar
+            && max_pixels(isa) <= PLACES
+            && split(isa, pixels).len() < output.height * split(isa, output.width).len();
+        let (rows, columns) = if one_row || across { (1, pixels) } else { (output.height, output.width) };
         let start = (input.border - padding) * (row + pixel);
-        let pixel_stride = stride * pixel;
+        let pixel_stride = if across { ANYWHERE } else { stride * pixel };
+        let in_offsets = if across {
+            let place = |i: usize| i / output.width * stride * row + i % output.width * stride * pixel;
+            (0..pixels).map(|i| place(i) as u32).collect()
+        } else {
+            Vec::new()
+        };
         let mut spots = Vec::new();
         for y in 0..rows {
             let mut x = 0;
@@ -85,7 +100,7 @@ impl Direct {
                 } else {
                     None
                 };
-                let input = start + y * stride * row + x * pixel_stride;
+                let input = if across { start } else { start + y * stride * row + x * pixel_stride };
                 spots.push(Spot { input, pixel: y * columns + x, pixels, single, pair });
                 x += pixels;
             }
@@ -103,6 +118,7 @@ impl Direct {
             run,
             pixel_stride,
             spots,
+            in_offsets,
             out_offsets: output.offsets(),
             residual_offsets: residual.map(|r| r.offsets()).unwrap_or_default(),
             input,
@@ -115,10 +131,18 @@ impl Direct {
 
     /// # Safety
     /// `x`, `y` and `residual` (unless null) must be good for `n` images of the maps that the plan was made for, by
-    /// this thread and rayon's alone, and `y` not overlap `x`. It may be the same as `residual` if the maps are.
-    pub(super) unsafe fn run(&self, conv: &Conv, x: Shared, y: Shared, residual: Shared) {
+    /// this thread and its team alone, and `y` not overlap `x`. It may be the same as `residual` if the maps are.
+    pub(super) unsafe fn run(
+        &self,
+        team: &Team<'_, '_>,
+        conv: &Conv,
+        x: Shared,
+        y: Shared,
+        residual: Shared,
+    ) {
         let packed = if self.input.planar { conv.packed_planar() } else { conv.packed_blocked() };
-        self.tasks.par_iter().for_each(|(spots, out_blocks)| {
+        team.for_each(self.tasks.len(), |task| {
+            let (spots, out_blocks) = &self.tasks[task];
             // SAFETY: tasks cover disjoint rectangles of (pixels, output blocks), so no two write the same values.
             unsafe { self.task(conv, packed, spots.clone(), out_blocks.clone(), (x, y, residual)) }
         });
@@ -154,6 +178,7 @@ impl Direct {
                     entry_count: self.entries.len(),
                     run: self.run,
                     pixel_stride: self.pixel_stride,
+                    in_offsets: self.in_offsets.get(spot.pixel..).map_or(std::ptr::null(), <[u32]>::as_ptr),
                     // Later blocks find the input in the cache.
                     ahead: if self.one_row && block == out_blocks.start { spot.pixels * LANES } else { 0 },
                     weights: packed[block * sums..(block + together) * sums].as_ptr().cast(),

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::layer::Line;
 use super::map::Map;
 use super::shared::Shared;
+use super::team::Team;
 use crate::simd::LANES;
 
 /// Writes `n` images (n, c, h, w) inside the borders of `y`.
@@ -14,10 +15,10 @@ use crate::simd::LANES;
 ///
 /// # Panics
 /// If `pixels` is shorter than `n` images.
-pub(super) unsafe fn load(pixels: &[f32], n: usize, y: Shared, map: Map) {
+pub(super) unsafe fn load(team: &Team<'_, '_>, pixels: &[f32], n: usize, y: Shared, map: Map) {
     let (h, w, planes) = (map.height, map.width, map.planes());
     assert!(pixels.len() >= n * map.channels * h * w, "the caller checks the number of pixels");
-    (0..n * planes).into_par_iter().for_each(|index| {
+    team.for_each(n * planes, |index| {
         let (image, plane) = (index / planes, index % planes);
         // SAFETY: the plane lies inside the buffer and every task has planes of its own.
         let to = unsafe { std::slice::from_raw_parts_mut(y.at(index * map.plane()), map.plane()) };

@@ -7,12 +7,11 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::direct::{direct_cycles, partition};
 use super::layer::{Conv, IntWeights, blocks};
 use super::map::Map;
 use super::shared::Shared;
+use super::team::Team;
 use crate::int_tile::{IntTile, MAX_PIXELS, pack, run};
 use crate::simd::{Isa, LANES};
 
@@ -100,13 +99,21 @@ impl Integer {
 
     /// # Safety
     /// As for the direct layer.
-    pub(super) unsafe fn run(&self, conv: &Conv, x: Shared, y: Shared, residual: Shared) {
+    pub(super) unsafe fn run(
+        &self,
+        team: &Team<'_, '_>,
+        conv: &Conv,
+        x: Shared,
+        y: Shared,
+        residual: Shared,
+    ) {
         thread_local! {
             /// Codes of a task, kept from one to the next.
             static CODES: RefCell<Vec<i16>> = const { RefCell::new(Vec::new()) };
         }
         let weights = conv.packed_integer();
-        self.tasks.par_iter().for_each(|(spots, out_blocks)| {
+        team.for_each(self.tasks.len(), |task| {
+            let (spots, out_blocks) = &self.tasks[task];
             CODES.with_borrow_mut(|codes| {
                 codes.resize(codes.len().max(spots.len() * self.spot_codes()), 0);
                 // SAFETY: tasks cover disjoint rectangles of (pixels, output blocks), so no two write the same values.

@@ -16,6 +16,7 @@ mod pool;
 mod precision;
 mod shared;
 pub(crate) mod single;
+mod team;
 mod winograd;
 
 use std::collections::HashMap;
@@ -148,11 +149,10 @@ impl FrozenNet {
         }
         let ready = self.ready((n, h, w))?;
         let mut arena = lock(&ready.arenas).pop().unwrap_or_else(|| ready.plan.arena());
-        // Inside the pool, the layers' parallel parts start without waking a sleeping worker for each of them.
-        let vectors = rayon::scope(|_| {
+        let vectors = team::lead(|team| {
             for (index, node) in self.nodes.iter().enumerate() {
                 let start = Instant::now();
-                ready.plan.step(index, node, pixels, &mut arena);
+                ready.plan.step(team, index, node, pixels, &mut arena);
                 after(index, &ready.plan, start.elapsed());
             }
             ready.plan.vector(self.output, &arena).to_vec()

@@ -11,6 +11,7 @@ use super::map::Map;
 use super::memory::Lines;
 use super::precision::Precision;
 use super::shared::Shared;
+use super::team::Team;
 use super::winograd::Winograd;
 use super::{input, pool};
 use crate::KernelError;
@@ -136,12 +137,19 @@ impl Plan {
     }
 
     /// Computes one node; `pixels` is the whole input, NCHW.
-    pub(super) fn step(&self, index: usize, node: &Node, pixels: &[f32], arena: &mut Arena) {
+    pub(super) fn step(
+        &self,
+        team: &Team<'_, '_>,
+        index: usize,
+        node: &Node,
+        pixels: &[f32],
+        arena: &mut Arena,
+    ) {
         match (node, &self.steps[index]) {
             (Node::Input, _) => {
                 let (y, map) = self.buffer(arena, index);
                 // SAFETY: the slot holds `n` images of the map, and nobody else has the arena.
-                unsafe { input::load(pixels, self.n, y, map) };
+                unsafe { input::load(team, pixels, self.n, y, map) };
             }
             (Node::Conv { input, residual, layer }, Step::Conv(algorithm)) => {
                 let (x, _) = self.buffer(arena, *input);
@@ -152,22 +160,22 @@ impl Plan {
                 // gives the result a slot other than the input's; nobody else has the arena.
                 unsafe {
                     match &**algorithm {
-                        Algorithm::Direct(direct) => direct.run(layer, x, y, residual),
-                        Algorithm::Integer(integer) => integer.run(layer, x, y, residual),
-                        Algorithm::Winograd(winograd) => winograd.run(layer, x, y, residual, scratch),
-                        Algorithm::Depthwise(depthwise) => depthwise.run(layer, x, y, residual),
+                        Algorithm::Direct(direct) => direct.run(team, layer, x, y, residual),
+                        Algorithm::Integer(integer) => integer.run(team, layer, x, y, residual),
+                        Algorithm::Winograd(winograd) => winograd.run(team, layer, (x, y, residual), scratch),
+                        Algorithm::Depthwise(depthwise) => depthwise.run(team, layer, x, y, residual),
                     }
                 }
             }
             (Node::MaxPool { input, .. }, Step::MaxPool(shape)) => {
                 let (from, to) = (self.buffer(arena, *input), self.buffer(arena, index));
                 // SAFETY: as for the convolutions.
-                unsafe { pool::max_pool(self.isa, shape, self.n, from, to) };
+                unsafe { pool::max_pool(team, self.isa, shape, self.n, from, to) };
             }
             (Node::GlobalAvgPool { input }, _) => {
                 let from = self.buffer(arena, *input);
                 // SAFETY: as for the convolutions.
-                unsafe { pool::global_avg_pool(self.isa, from, &mut arena.vectors[index]) };
+                unsafe { pool::global_avg_pool(team, self.isa, from, &mut arena.vectors[index]) };
             }
             (Node::Linear { input, layer }, _) => {
                 let x = std::mem::take(&mut arena.vectors[*input]);

@@ -1,22 +1,22 @@
 //! Pooling on the blocked layout.
 
-use rayon::prelude::*;
-
 use super::map::Map;
 use super::shared::Shared;
+use super::team::Team;
 use crate::max_pool::PoolShape;
 use crate::simd::{Isa, LANES, Lanes, on_isa};
 
 /// # Safety
 /// `x` and `y` must be good for `n` images of their maps and not overlap.
 pub(super) unsafe fn max_pool(
+    team: &Team<'_, '_>,
     isa: Isa,
     shape: &PoolShape,
     n: usize,
     (x, input): (Shared, Map),
     (y, output): (Shared, Map),
 ) {
-    (0..n * output.planes()).into_par_iter().for_each(|index| {
+    team.for_each(n * output.planes(), |index| {
         for line in 0..output.height {
             let rows = shape.window(line, input.height);
             let from = x.at(index * input.plane() + input.offset(rows.start, 0));
@@ -58,15 +58,24 @@ unsafe fn max_row_lanes<S: Lanes>(
 ///
 /// # Safety
 /// `x` must be good for `n` images of its map.
-pub(super) unsafe fn global_avg_pool(isa: Isa, (x, input): (Shared, Map), to: &mut [f32]) {
-    let planes = input.planes();
-    to.par_chunks_mut(input.channels).enumerate().for_each(|(image, to)| {
-        for (block, to) in to.chunks_mut(LANES).enumerate() {
-            let mut mean = [0f32; LANES];
-            let from = x.at((image * planes + block) * input.plane() + input.offset(0, 0));
-            // SAFETY: the rows lie inside the plane.
-            unsafe { mean_plane(isa, from, (input.height, input.width, input.row()), &mut mean) };
-            to.copy_from_slice(&mean[..to.len()]);
+pub(super) unsafe fn global_avg_pool(
+    team: &Team<'_, '_>,
+    isa: Isa,
+    (x, input): (Shared, Map),
+    to: &mut [f32],
+) {
+    let (planes, images) = (input.planes(), to.len() / input.channels);
+    let to = Shared::new(to.as_mut_ptr());
+    team.for_each(images * planes, |index| {
+        let (image, block) = (index / planes, index % planes);
+        let mut mean = [0f32; LANES];
+        let from = x.at(index * input.plane() + input.offset(0, 0));
+        let channels = LANES.min(input.channels - block * LANES);
+        // SAFETY: the rows lie inside the plane; every task has channels of an image of its own.
+        unsafe {
+            mean_plane(isa, from, (input.height, input.width, input.row()), &mut mean);
+            let to = to.at(image * input.channels + block * LANES);
+            to.copy_from_nonoverlapping(mean.as_ptr(), channels);
         }
     });
 }

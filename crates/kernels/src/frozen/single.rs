@@ -10,6 +10,7 @@ use super::layer::Conv;
 use super::map::Map;
 use super::memory::Lines;
 use super::shared::Shared;
+use super::team;
 use super::winograd::{FREQUENCIES, OUT, Winograd};
 use crate::conv_shape::ConvShape;
 use crate::simd::{Isa, LANES};
@@ -75,8 +76,11 @@ pub(crate) fn convolve(s: &ConvShape, x: &[f32], weight: Vec<f32>) -> Vec<f32> {
         let shared = |lines: &mut Lines| Shared::new(lines.as_mut_ptr().cast());
         // SAFETY: the buffers are as large as so many images and this layer's scratch, and nobody else has them.
         unsafe {
-            input::load(x, n, shared(&mut from), input);
-            winograd.run(&conv, shared(&mut from), shared(&mut to), Shared::null(), shared(&mut scratch));
+            let (from, to, scratch) = (shared(&mut from), shared(&mut to), shared(&mut scratch));
+            team::lead(|team| {
+                input::load(team, x, n, from, input);
+                winograd.run(team, &conv, (from, to, Shared::null()), scratch);
+            });
         }
         input::unload(&to, n, output, y);
         room.scratch = Some(scratch);

@@ -10,12 +10,11 @@ mod transform;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rayon::prelude::*;
-
 use super::direct::STREAM;
 use super::layer::{Conv, Line, blocks};
 use super::map::Map;
 use super::shared::Shared;
+use super::team::Team;
 use crate::simd::{Isa, LANES};
 use crate::tile::{Tile, TileFn, paired, split, tile_fn};
 pub(super) use transform::{FREQUENCIES, OUT, transform_weights};
@@ -100,7 +99,13 @@ impl Winograd {
 
     /// # Safety
     /// As for the direct layer; `scratch` must be good for what `scratch()` asks for.
-    pub(super) unsafe fn run(&self, conv: &Conv, x: Shared, y: Shared, residual: Shared, scratch: Shared) {
+    pub(super) unsafe fn run(
+        &self,
+        team: &Team<'_, '_>,
+        conv: &Conv,
+        (x, y, residual): (Shared, Shared, Shared),
+        scratch: Shared,
+    ) {
         let packed = conv.packed_winograd();
         let chunks = self.pieces.div_ceil(self.chunk);
         let range = |c: usize| c * self.chunk..((c + 1) * self.chunk).min(self.pieces);
@@ -117,7 +122,7 @@ impl Winograd {
                     let part = parts(pieces.len(), cuts, i);
                     pieces.start + part.start..pieces.start + part.end
                 };
-                (0..in_blocks * cuts).into_par_iter().for_each(|task| {
+                team.for_each(in_blocks * cuts, |task| {
                     let (block, part) = (task / cuts, task % cuts);
                     // SAFETY: each task transforms its own block and pieces; the caller answers for the buffers.
                     unsafe {
@@ -125,7 +130,7 @@ impl Winograd {
                     };
                 });
                 let pairs = out_blocks.div_ceil(2);
-                (0..FREQUENCIES * pairs).into_par_iter().with_min_len(2).for_each(|task| {
+                team.for_each(FREQUENCIES * pairs, |task| {
                     let (f, pair) = (task / pairs, task % pairs);
                     let columns = pair * 2..(pair * 2 + 2).min(out_blocks);
                     // SAFETY: each task multiplies its own frequency and output blocks.
@@ -134,7 +139,7 @@ impl Winograd {
                     };
                 });
                 let cuts = (4 * threads).div_ceil(out_blocks).min(pieces.len());
-                (0..out_blocks * cuts).into_par_iter().for_each(|task| {
+                team.for_each(out_blocks * cuts, |task| {
                     let (block, part) = (task / cuts, task % cuts);
                     let m = scratch.at(m_at);
                     // SAFETY: each task writes its own block and pieces of the result.
@@ -146,7 +151,7 @@ impl Winograd {
         } else {
             let (buffer, count) = self.scratch(conv);
             let next = AtomicUsize::new(0);
-            (0..count).into_par_iter().with_max_len(1).for_each(|own| {
+            team.for_each(count, |own| {
                 let v = scratch.at(own * buffer);
                 let m = scratch.at(own * buffer + m_at);
                 loop {
@@ -246,6 +251,7 @@ impl Winograd {
                     entry_count: entries.len(),
                     run: LANES,
                     pixel_stride: LANES,
+                    in_offsets: std::ptr::null(),
                     ahead: 0,
                     weights: packed[at..at + together * sums].as_ptr().cast(),
                     weight_block: sums * LANES,
