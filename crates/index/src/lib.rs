@@ -66,6 +66,7 @@ mod quantize;
 mod query;
 mod rows;
 mod snapshot;
+mod space;
 mod store;
 mod tail;
 mod topk;
