@@ -65,6 +65,7 @@ mod publish;
 mod quantize;
 mod query;
 mod rows;
+mod select;
 mod snapshot;
 mod space;
 mod store;
