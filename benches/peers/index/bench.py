@@ -5,7 +5,8 @@
     VENV/bin/python benches/peers/index/data.py DATA_DIR
     VENV/bin/python benches/peers/index/bench.py DATA_DIR target/release/examples/peer RESULTS_DIR
 
-Each engine answers the same queries in turn, round after round; a cell is the median over the rounds. Queries per
+Each engine answers the same queries in turn, round after round, a few times in a row (a thousand queries last a few
+hundredths of a second, and the first find the others' data in the caches); a cell is the median over the rounds. Queries per
 second at a recall are read between the two widths around it, on a logarithmic scale.
 """
 import argparse
@@ -46,19 +47,21 @@ class Ours:
     def open(self):
         return self.ask(f"open {self.dir}")
 
-    def search(self, ef, threads):
-        answer = self.ask(f"search {ef} {threads} 1")
-        return answer["qps"][0], answer["recall"]
+    def search(self, ef, threads, repeat):
+        answer = self.ask(f"search {ef} {threads} {repeat}")
+        return statistics.median(answer["qps"]), answer["recall"]
 
 
 class Peer:
-    def search(self, ef, threads):
+    def search(self, ef, threads, repeat):
         self.set(ef, threads)
-        start = time.perf_counter()
-        found = self.query()
-        seconds = time.perf_counter() - start
+        speeds = []
+        for _ in range(repeat):
+            start = time.perf_counter()
+            found = self.query()
+            speeds.append(len(self.queries) / (time.perf_counter() - start))
         hits = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), self.truth))
-        return len(self.queries) / seconds, hits / (K * len(self.queries))
+        return statistics.median(speeds), hits / (K * len(self.queries))
 
 
 class Hnswlib(Peer):
@@ -175,7 +178,7 @@ def search(a, ours, peers, results):
         for threads in (1, 2):
             for ef in a.efs:
                 for e in ours + peers:
-                    qps, recall = e.search(ef, threads)
+                    qps, recall = e.search(ef, threads, a.repeat)
                     results["recall"].setdefault(e.name, {})[str(ef)] = recall
                     results["speed"].setdefault(f"{threads}", {}).setdefault(e.name, {}).setdefault(str(ef), []).append(qps)
 
@@ -185,7 +188,7 @@ def memory(a, dim, results):
     fresh = Ours(a.program, a.data, "i8", a.keep)
     before = fresh.ask("memory")
     fresh.open()
-    fresh.search(64, 1)
+    fresh.search(64, 1, 1)
     after = fresh.ask("memory")
     for kind in ("anonymous_mib", "mapped_mib"):
         results["memory"][kind] = after[kind] - before[kind]
@@ -255,6 +258,7 @@ def main():
     parser.add_argument("keep", help="folder for built indexes and results; phases left out are taken from it")
     parser.add_argument("--phases", default="build,open,search,memory,exact,filter")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=3, help="times an engine answers all queries in a row, of which the median counts")
     parser.add_argument("--builds", type=int, default=1)
     parser.add_argument("--exact", type=int, default=60_000, help="queries of the exact comparison, top 1000")
     parser.add_argument("--efs", type=lambda t: [int(ef) for ef in t.split(",")], default=[12, 16, 24, 32, 48, 64, 96, 128])

@@ -84,7 +84,16 @@ impl BlockWriter {
     }
 
     /// Writes table and footer and syncs the file.
-    pub(crate) fn finish(mut self, role: FileRole) -> Result<FileEntry> {
+    pub(crate) fn finish(self, role: FileRole) -> Result<FileEntry> {
+        self.end(role, true)
+    }
+
+    /// Like [`Self::finish`], of a file that is removed before anybody relies on it.
+    pub(crate) fn finish_unsynced(self, role: FileRole) -> Result<FileEntry> {
+        self.end(role, false)
+    }
+
+    fn end(mut self, role: FileRole, sync: bool) -> Result<FileEntry> {
         self.align()?;
         let payload = self.len;
         if self.in_block > 0 {
@@ -98,7 +107,7 @@ impl BlockWriter {
         let write = |file: &mut BufWriter<File>| -> std::io::Result<()> {
             file.write_all(&tail)?;
             file.flush()?;
-            file.get_ref().sync_all()
+            if sync { file.get_ref().sync_all() } else { Ok(()) }
         };
         write(&mut self.file).map_err(|e| IndexError::io(&self.path, e))?;
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();

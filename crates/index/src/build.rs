@@ -4,6 +4,7 @@
 //! be seen half renewed, but every entry is a node, which is all a walk needs. A lock a node keeps two threads from
 //! renewing the same list. A finished graph can be extended by further nodes.
 
+use std::cmp::Ordering;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -13,10 +14,13 @@ use crate::config::{HnswConfig, Progress, Stage};
 use crate::graph::{GraphData, MAX_LEVEL, NONE, ground_stride};
 use crate::quantize::{CodeView, Query};
 use crate::rows::Rows;
+use crate::select::Selection;
 use crate::walk::{Links, Scored, Scratch, descend, search_layer, with_scratch};
 
 /// Nodes linked between two reports of progress.
 const REPORT: usize = 4096;
+/// Of a node whose links come from a graph made before.
+const UNKNOWN: u16 = u16::MAX;
 
 struct Growing<'a> {
     m: usize,
@@ -25,7 +29,10 @@ struct Growing<'a> {
     ground: &'a [AtomicU32],
     upper_start: Vec<u32>,
     upper: &'a [AtomicU32],
-    locks: Vec<Mutex<()>>,
+    /// Scores of the links on the ground layer with the node that has them.
+    scores: Vec<AtomicU32>,
+    /// How many of a node's links on the ground layer were taken, the rest having been passed over; or [`UNKNOWN`].
+    taken: Vec<Mutex<u16>>,
     /// Entry node and its layer in one word, so that both are read together.
     entry: AtomicU64,
     entry_lock: Mutex<()>,
@@ -66,6 +73,20 @@ impl Growing<'_> {
     fn entry(&self) -> Option<(u32, u8)> {
         let word = self.entry.load(Relaxed);
         (word != u64::MAX).then_some((word as u32, (word >> 32) as u8))
+    }
+
+    /// Writes the links of a node, whose lock the caller holds.
+    fn put(&self, node: u32, layer: u8, selection: &Selection, taken: &mut u16) {
+        let row = self.row(node, layer);
+        for (i, place) in row.iter().enumerate() {
+            place.store(selection.links.get(i).map_or(NONE, |l| l.node), Relaxed);
+        }
+        if layer == 0 {
+            *taken = selection.taken as u16;
+            for (place, link) in self.scores[node as usize * row.len()..].iter().zip(&selection.links) {
+                place.store(link.score.to_bits(), Relaxed);
+            }
+        }
     }
 
     fn set_entry(&self, node: u32) {
@@ -119,7 +140,8 @@ pub(crate) fn extend(
         ground: atomics(rows.all_mut()),
         upper: atomics(&mut upper),
         upper_start,
-        locks: (0..all).map(|_| Mutex::new(())).collect(),
+        scores: (0..all * 2 * m).map(|_| AtomicU32::new(0)).collect(),
+        taken: (0..all).map(|node| Mutex::new(if node < old { UNKNOWN } else { 0 })).collect(),
         entry: AtomicU64::new(u64::MAX),
         entry_lock: Mutex::new(()),
         levels,
@@ -131,14 +153,15 @@ pub(crate) fn extend(
         |done: usize| progress(Progress { stage: Stage::Link, done: done as u64, total: (all - old) as u64 });
     // The first nodes one by one: threads that all start from an empty graph would find nothing to link to.
     let serial = all.min(old.max(256));
+    let mut inserter = Inserter::new(&codes);
     for node in old..serial {
-        with_scratch(|scratch| insert(&graph, &codes, node as u32, config, scratch));
+        with_scratch(|scratch| inserter.insert(&graph, node as u32, config, scratch));
     }
     for begin in (serial.max(old)..all).step_by(REPORT) {
         report(begin - old);
         (begin..all.min(begin + REPORT)).into_par_iter().for_each_init(
-            || (),
-            |(), node| with_scratch(|scratch| insert(&graph, &codes, node as u32, config, scratch)),
+            || Inserter::new(&codes),
+            |inserter, node| with_scratch(|scratch| inserter.insert(&graph, node as u32, config, scratch)),
         );
     }
     report(all - old);
@@ -148,98 +171,118 @@ pub(crate) fn extend(
     GraphData { m, entry, levels, ground, upper_start, upper }
 }
 
-fn insert(graph: &Growing<'_>, codes: &CodeView<'_>, node: u32, config: &HnswConfig, scratch: &mut Scratch) {
-    let level = graph.levels[node as usize];
-    // A node above all others changes where searches begin; those are rare, so one at a time.
-    let Some((mut entry, mut top)) = graph.entry() else {
-        graph.set_entry(node);
-        return;
-    };
-    let raising = (level > top).then(|| graph.entry_lock.lock().expect("no thread panics here"));
-    if raising.is_some() {
-        (entry, top) = graph.entry().expect("an entry is never taken away");
+/// Memory of an insertion, reused from one to the next.
+struct Inserter<'a> {
+    /// The node being linked.
+    query: Query<'a>,
+    /// A node whose score with others is wanted.
+    pair: Query<'a>,
+    selection: Selection,
+    row: Selection,
+    names: Vec<u32>,
+    scores: Vec<f32>,
+}
+
+impl<'a> Inserter<'a> {
+    fn new(codes: &CodeView<'a>) -> Self {
+        Self {
+            query: codes.blank_query(),
+            pair: codes.blank_query(),
+            selection: Selection::default(),
+            row: Selection::default(),
+            names: Vec::new(),
+            scores: Vec::new(),
+        }
     }
-    let mut query = codes.blank_query();
-    query.set_node(node);
-    let mut start = descend(graph, &query, entry, top, level.min(top), scratch);
-    let mut pair = codes.blank_query();
-    let mut chosen = Vec::with_capacity(2 * graph.m + 1);
-    for layer in (0..=level.min(top)).rev() {
-        search_layer(graph, &query, start, layer, config.ef_construction, scratch);
-        start = scratch.pool[0];
-        let mut candidates = std::mem::take(&mut scratch.pool);
-        candidates.retain(|c| c.node != node);
-        let room = graph.row(node, layer).len();
-        choose(&candidates, graph.m, &mut pair, &mut chosen);
-        {
-            let _lock = graph.locks[node as usize].lock().expect("no thread panics here");
-            // Another thread may have linked to this node already: keep what it wrote.
-            let mut have = Vec::with_capacity(room);
-            graph.each(node, layer, |link| have.push(link));
-            let fresh = chosen.iter().map(|c| c.node).filter(|n| !have.contains(n));
-            let fresh: Vec<u32> = fresh.take(room - have.len().min(room)).collect();
-            for (place, link) in graph.row(node, layer)[have.len()..].iter().zip(fresh) {
-                place.store(link, Relaxed);
+
+    fn insert(&mut self, graph: &Growing<'_>, node: u32, config: &HnswConfig, scratch: &mut Scratch) {
+        let level = graph.levels[node as usize];
+        // A node above all others changes where searches begin; those are rare, so one at a time.
+        let Some((mut entry, mut top)) = graph.entry() else {
+            graph.set_entry(node);
+            return;
+        };
+        let raising = (level > top).then(|| graph.entry_lock.lock().expect("no thread panics here"));
+        if raising.is_some() {
+            (entry, top) = graph.entry().expect("an entry is never taken away");
+        }
+        self.query.set_node(node);
+        let mut start = descend(graph, &self.query, entry, top, level.min(top), scratch);
+        for layer in (0..=level.min(top)).rev() {
+            search_layer(graph, &self.query, start, layer, config.ef_construction, scratch);
+            start = scratch.pool[0];
+            scratch.pool.retain(|c| c.node != node);
+            self.selection.choose(&scratch.pool, graph.m, &mut self.pair);
+            self.link(graph, node, layer);
+            for at in 0..self.selection.links.len() {
+                self.link_back(graph, self.selection.links[at], node, layer);
             }
         }
-        for neighbour in std::mem::take(&mut chosen) {
-            link_back(graph, neighbour, node, layer, &mut pair);
+        if raising.is_some() && level > top {
+            graph.set_entry(node);
         }
-        scratch.pool = candidates;
     }
-    if raising.is_some() && level > top {
-        graph.set_entry(node);
+
+    /// Gives a node the links chosen.
+    fn link(&mut self, graph: &Growing<'_>, node: u32, layer: u8) {
+        let mut taken = graph.taken[node as usize].lock().expect("no thread panics here");
+        let room = graph.row(node, layer).len();
+        // Another thread may have linked to this node already: what it wrote is chosen among as well.
+        self.names.clear();
+        graph.each(node, layer, |link| self.names.push(link));
+        self.names.retain(|name| self.selection.links.iter().all(|l| l.node != *name));
+        if self.names.is_empty() {
+            graph.put(node, layer, &self.selection, &mut taken);
+            return;
+        }
+        self.query.scores(&self.names, &mut self.scores);
+        let others = self.names.iter().zip(&self.scores).map(|(&node, &score)| Scored { score, node });
+        let mut all: Vec<Scored> = self.selection.links.iter().copied().chain(others).collect();
+        all.sort_by(best_first);
+        self.row.choose(&all, room, &mut self.pair);
+        graph.put(node, layer, &self.row, &mut taken);
+    }
+
+    /// Adds the link `neighbour → node`.
+    fn link_back(&mut self, graph: &Growing<'_>, neighbour: Scored, node: u32, layer: u8) {
+        let mut taken = graph.taken[neighbour.node as usize].lock().expect("no thread panics here");
+        let row = graph.row(neighbour.node, layer);
+        let link = Scored { score: neighbour.score, node };
+        self.names.clear();
+        graph.each(neighbour.node, layer, |link| self.names.push(link));
+        if self.names.contains(&node) {
+            return;
+        }
+        if layer == 0 && *taken != UNKNOWN {
+            let scores = &graph.scores[neighbour.node as usize * row.len()..];
+            let scored = |(&node, score): (&u32, &AtomicU32)| Scored {
+                score: f32::from_bits(score.load(Relaxed)),
+                node,
+            };
+            self.row.links.clear();
+            self.row.links.extend(self.names.iter().zip(scores).map(scored));
+            self.row.taken = usize::from(*taken);
+            if self.row.admit(link, row.len(), &self.query) {
+                graph.put(neighbour.node, layer, &self.row, &mut taken);
+            }
+            return;
+        }
+        if let Some(place) = row.get(self.names.len()) {
+            place.store(node, Relaxed);
+            return;
+        }
+        self.pair.set_node(neighbour.node);
+        self.pair.scores(&self.names, &mut self.scores);
+        let others = self.names.iter().zip(&self.scores).map(|(&node, &score)| Scored { score, node });
+        let mut all: Vec<Scored> = others.chain([link]).collect();
+        all.sort_by(best_first);
+        self.row.choose(&all, row.len(), &mut self.pair);
+        graph.put(neighbour.node, layer, &self.row, &mut taken);
     }
 }
 
-/// Adds the link `neighbour → node`; a full list is chosen anew from its links and the new one.
-fn link_back(graph: &Growing<'_>, neighbour: Scored, node: u32, layer: u8, pair: &mut Query<'_>) {
-    let _lock = graph.locks[neighbour.node as usize].lock().expect("no thread panics here");
-    let row = graph.row(neighbour.node, layer);
-    let mut links = Vec::with_capacity(row.len() + 1);
-    graph.each(neighbour.node, layer, |link| links.push(link));
-    if links.contains(&node) {
-        return;
-    }
-    if links.len() < row.len() {
-        row[links.len()].store(node, Relaxed);
-        return;
-    }
-    let mut scores = Vec::with_capacity(links.len());
-    pair.set_node(neighbour.node);
-    pair.scores(&links, &mut scores);
-    let mut candidates: Vec<Scored> =
-        links.iter().zip(&scores).map(|(&node, &score)| Scored { score, node }).collect();
-    candidates.push(Scored { score: neighbour.score, node });
-    candidates.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.node.cmp(&b.node)));
-    let mut chosen = Vec::with_capacity(row.len() + 1);
-    choose(&candidates, row.len(), pair, &mut chosen);
-    for (i, place) in row.iter().enumerate() {
-        place.store(chosen.get(i).map_or(NONE, |c| c.node), Relaxed);
-    }
-}
-
-/// Chooses up to `count` of the candidates (best first): one is taken if it is nearer to the new node than to any
-/// already taken, so that links lead in all directions; what room is left goes to the nearest of the others.
-fn choose(candidates: &[Scored], count: usize, pair: &mut Query<'_>, chosen: &mut Vec<Scored>) {
-    chosen.clear();
-    let mut passed = Vec::new();
-    let (mut taken, mut scores) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for &candidate in candidates {
-        if chosen.len() >= count {
-            break;
-        }
-        pair.set_node(candidate.node);
-        pair.scores(&taken, &mut scores);
-        if scores.iter().all(|&score| score < candidate.score) {
-            taken.push(candidate.node);
-            chosen.push(candidate);
-        } else {
-            passed.push(candidate);
-        }
-    }
-    let room = count - chosen.len();
-    chosen.extend(passed.into_iter().take(room));
+fn best_first(a: &Scored, b: &Scored) -> Ordering {
+    b.score.total_cmp(&a.score).then(a.node.cmp(&b.node))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::error::{IndexError, Result};
 use crate::graph::{GraphData, MAX_NODES, NONE};
 use crate::item_table::ItemTableBuilder;
 use crate::manifest::{self, FORMAT, FileEntry, FileRole, Manifest};
-use crate::quantize::{CodeBuffer, row_bytes};
+use crate::quantize::{CodeBuffer, built_over, row_bytes};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -168,7 +168,7 @@ fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Res
     let (dim, kind) = (config.dim, config.codes.resolve(config.dim));
     let total = store.state()?.items;
     let mut distinct = Distinct { store, met: HashMap::new(), other: vec![] };
-    let mut codes = CodeBuffer::new(dim, kind);
+    let mut codes = CodeBuffer::new(dim, built_over(kind, dim));
     codes.reserve(total as usize);
     // Vectors go to disk in order of ids first; the graph decides in which order they stay.
     let unordered = names.path("unordered");
@@ -194,7 +194,7 @@ fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Res
     })?;
     progress(Progress { stage: Stage::Read, done: total, total });
     drop(distinct);
-    let entry = file.finish(FileRole::Vectors)?;
+    let entry = file.finish_unsynced(FileRole::Vectors)?;
     let vectors = BlockFile::open(names.dir, &entry)?;
     let stride = row_bytes(dim, Codes::F32) / 4;
     let rows = vectors.slice::<f32>(0, nodes as usize * stride)?;
@@ -265,13 +265,18 @@ impl<'a> Plan<'a> {
 fn extend(store: &Store, names: &Names<'_>, plan: &Plan<'_>, progress: OnProgress<'_>) -> Result<Parts> {
     let (previous, config) = (plan.previous, store.config());
     let (dim, kind, old) = (config.dim, config.codes.resolve(config.dim), previous.nodes());
-    let mut codes = CodeBuffer::new(dim, kind);
+    let mut codes = CodeBuffer::new(dim, built_over(kind, dim));
     codes.reserve(old + plan.changed.len());
     let mut vectors = BlockWriter::create(&names.path("vectors"))?;
     for node in 0..old as u32 {
-        let (row, scale) = previous.raw_codes(node);
-        codes.push_raw(row, scale);
-        vectors.write_pod(previous.vector(node)?)?;
+        let vector = previous.vector(node)?;
+        if kind == Codes::F32 {
+            codes.push(&vector[..dim]);
+        } else {
+            let (row, scale) = previous.raw_codes(node);
+            codes.push_raw(row, scale);
+        }
+        vectors.write_pod(vector)?;
     }
     // New nodes for new vectors; a changed item whose vector is that of a new node joins it.
     let mut distinct = Distinct { store, met: HashMap::new(), other: vec![] };

@@ -5,14 +5,16 @@
 //! once for a query. Some processors multiply quicker with smaller codes in the query: then they are half as large, and
 //! its scale twice.
 
-use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::config::Codes;
-use crate::kernel::{self, padded, prefetch, prefetch_f32};
+use crate::kernel::{self, padded, prefetch, prefetch_floats};
 use crate::rows::Rows;
 
 /// Largest size of the codes that are stored.
 const STORED_LIMIT: i8 = 127;
+/// Dimension from which on f32 vectors are linked by their halves.
+const HALVES_FROM: usize = 64;
 /// 1.5 · 2²³: a number near it has no digits behind the point.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
@@ -81,7 +83,16 @@ impl<'a> CodeView<'a> {
             Matrix::F32(_) | Matrix::F16(_) => (Rows::with_rows(stride * 4, 1), Rows::new(0)),
             Matrix::I8 { .. } => (Rows::new(0), Rows::with_rows(stride, 1)),
         };
-        Query { view: *self, stride, nodes: self.nodes() as u32, floats, bytes, scale: 1.0, offset: 0 }
+        Query {
+            view: *self,
+            stride,
+            nodes: self.nodes() as u32,
+            node: None,
+            floats,
+            bytes,
+            scale: 1.0,
+            offset: 0,
+        }
     }
 }
 
@@ -90,6 +101,8 @@ pub(crate) struct Query<'a> {
     view: CodeView<'a>,
     stride: usize,
     nodes: u32,
+    /// The stored f32 row that is the query, in place of `floats`.
+    node: Option<u32>,
     floats: Rows,
     bytes: Rows,
     scale: f32,
@@ -101,21 +114,25 @@ impl Query<'_> {
     pub(crate) fn set_node(&mut self, node: u32) {
         let range = node as usize * self.stride..(node as usize + 1) * self.stride;
         match self.view.matrix {
-            Matrix::F32(rows) => self.floats.all_mut().copy_from_slice(&rows[range]),
+            Matrix::F32(_) => {
+                assert!(node < self.nodes, "a node has no codes");
+                self.node = Some(node);
+            }
             Matrix::F16(rows) => {
-                for (number, &half) in self.floats.all_mut::<f32>().iter_mut().zip(&rows[range]) {
-                    *number = f16::from_bits(half).to_f32();
-                }
+                bytemuck::cast_slice::<u16, half::f16>(&rows[range])
+                    .convert_to_f32_slice(self.floats.all_mut());
             }
             Matrix::I8 { rows, scales } => {
                 let codes: &mut [i8] = self.bytes.all_mut();
                 let halved = kernel::best().i8_limit < STORED_LIMIT;
-                let mut sum = 0;
+                // Sums of what is added to make the codes positive are taken off at the end: plain loops over bytes.
+                let (mut sum, middle) = (0u32, if halved { 64 } else { 128 });
                 for (code, &byte) in codes.iter_mut().zip(&rows[range]) {
-                    let stored = (byte ^ 0x80) as i8;
-                    *code = if halved { ((i16::from(stored) + 1) >> 1) as i8 } else { stored };
-                    sum += i32::from(*code);
+                    let positive = if halved { ((u16::from(byte) + 1) >> 1) as u8 } else { byte };
+                    *code = positive.wrapping_sub(middle) as i8;
+                    sum += u32::from(positive);
                 }
+                let sum = sum as i32 - i32::from(middle) * self.stride as i32;
                 self.scale = scales[node as usize] * if halved { 2.0 } else { 1.0 };
                 self.offset = 128 * sum;
             }
@@ -132,16 +149,12 @@ impl Query<'_> {
         let kernels = kernel::best();
         match self.view.matrix {
             Matrix::F32(rows) => {
+                let query: &[f32] = match self.node {
+                    Some(node) => &rows[node as usize * self.stride..][..self.stride],
+                    None => self.floats.all(),
+                };
                 // SAFETY: nodes are rows (above), the query is a padded row, `best` fits the processor.
-                unsafe {
-                    (kernels.f32)(
-                        self.floats.all::<f32>().as_ptr(),
-                        rows.as_ptr(),
-                        self.stride,
-                        nodes,
-                        scores,
-                    )
-                }
+                unsafe { (kernels.f32)(query.as_ptr(), rows.as_ptr(), self.stride, nodes, scores) }
             }
             Matrix::F16(rows) => {
                 // SAFETY: as above.
@@ -182,8 +195,8 @@ impl Query<'_> {
     pub(crate) fn prefetch(&self, node: u32) {
         let at = node as usize * self.stride;
         match self.view.matrix {
-            Matrix::F32(rows) => prefetch_f32(&rows[at..at + self.stride]),
-            Matrix::F16(rows) => prefetch(rows.as_ptr().wrapping_add(at), self.stride * 2),
+            Matrix::F32(rows) => prefetch_floats(&rows[at..at + self.stride]),
+            Matrix::F16(rows) => prefetch_floats(&rows[at..at + self.stride]),
             Matrix::I8 { rows, .. } => prefetch(rows.as_ptr().wrapping_add(at), self.stride),
         }
     }
@@ -215,8 +228,7 @@ impl CodeBuffer {
         match self.codes {
             Codes::F32 => self.rows.push(vector),
             Codes::F16 => {
-                let halves: Vec<u16> = vector.iter().map(|&x| f16::from_f32(x).to_bits()).collect();
-                self.rows.push(&halves);
+                self.rows.push(&<Vec<half::f16> as half::vec::HalfFloatVecExt>::from_f32_slice(vector));
             }
             Codes::I8 | Codes::Auto => {
                 self.scales
@@ -249,6 +261,15 @@ impl CodeBuffer {
     /// Scales of the nodes; empty but for `I8`.
     pub(crate) fn scales(&self) -> &[f32] {
         &self.scales
+    }
+}
+
+/// The codes a graph is built over that is searched with `codes`. Building reads each vector thousands of times and is
+/// done as quickly as memory hands them over: from f32, half the digits are enough to find who is near to whom.
+pub(crate) fn built_over(codes: Codes, dim: usize) -> Codes {
+    match codes.resolve(dim) {
+        Codes::F32 if dim >= HALVES_FROM && kernel::best().has_f16 => Codes::F16,
+        codes => codes,
     }
 }
 

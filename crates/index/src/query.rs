@@ -7,7 +7,7 @@ use crate::config::Codes;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::item_table::NodeRows;
-use crate::kernel::{prefetch_f32, score_f32};
+use crate::kernel::{prefetch_floats, score_f32};
 use crate::snapshot::Snapshot;
 use crate::tail::State;
 use crate::vector_index::{Neighbor, SearchParams};
@@ -302,7 +302,7 @@ fn rescore(snapshot: &Snapshot, query: &[f32], nodes: &mut [Scored]) -> Result<u
     }
     for scored in nodes.iter() {
         let row = snapshot.vector(scored.node)?;
-        prefetch_f32(row);
+        prefetch_floats(row);
     }
     let names: Vec<u32> = nodes.iter().map(|s| s.node).collect();
     let mut scores = vec![0.0; names.len()];

@@ -68,7 +68,8 @@ impl VerifyReport {
     }
 }
 
-/// Reads everything an index consists of and reports all that is wrong. Fails only where there is nothing to verify.
+/// Reads everything an index consists of and reports all that is wrong. Fails only where there is
+/// nothing to verify, or no room on the disk to open the store.
 pub fn verify(dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     let manifest = match Manifest::read(dir) {
@@ -113,6 +114,7 @@ pub fn verify(dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Verify
                 }
             }
             Err(IndexError::Locked { .. }) => {}
+            Err(error @ IndexError::DiskFull { .. }) => return Err(error),
             Err(error) => report.fault(store::folder(dir), error.to_string(), false),
         },
         Err(IndexError::Locked { .. } | IndexError::ReadOnly { .. }) => {}

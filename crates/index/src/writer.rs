@@ -15,6 +15,7 @@ use crate::item::{Item, MAX_KEY_BYTES, NewItem};
 use crate::manifest::{FILE_NAME, Manifest};
 use crate::publish::{publish, remove_others};
 use crate::snapshot::Snapshot;
+use crate::space;
 use crate::store::{self, Change, Store};
 use crate::tail::{Live, State, Tail};
 use crate::vector_index::check_vectors;
@@ -22,9 +23,8 @@ use crate::vector_index::check_vectors;
 const LOCK: &str = "writer.lock";
 /// How long a lock that is held is tried again.
 const LOCK_WAIT: Duration = Duration::from_millis(300);
-/// Room that must be left on the disk beside what a write takes, in bytes: the store cannot recover its place within
-/// the process when the disk runs full under it.
-const SPARE: u64 = 64 << 20;
+/// How much of the disk the store takes for what is written to it, until it reclaims what is out of date.
+const STORED_TIMES: u64 = 3;
 
 /// An index open for writing. There is one writer of an index at a time, on one machine; its methods can be called from several
 /// threads. What [`Self::upsert`] and [`Self::delete`] acknowledged is kept as the index's [`Durability`] promises;
@@ -189,7 +189,7 @@ impl IndexWriter {
         if items.is_empty() {
             return Ok(vec![]);
         }
-        self.check_space((vectors.len() * 4 + items.len() * 512) as u64)?;
+        space::check(&self.dir, STORED_TIMES * (vectors.len() * 4 + items.len() * 512) as u64)?;
         let mut inner = self.inner();
         let mut state = inner.state;
         let mut ids = Vec::with_capacity(items.len());
@@ -289,8 +289,9 @@ impl IndexWriter {
 
     fn publish(&self, compact: bool, progress: &(dyn Fn(Progress) + Sync)) -> Result<Manifest> {
         let mut inner = self.inner();
-        let bytes = inner.state.items * (self.config().dim as u64 * 14 + 1024);
-        self.check_space(bytes)?;
+        // Vectors twice, once in order of ids, and codes of at most half their size; links and records beside them.
+        let bytes = inner.state.items * (self.config().dim.next_multiple_of(32) as u64 * 10 + 1024);
+        space::check(&self.dir, bytes)?;
         self.store.sync()?;
         if let (Some(snapshot), false) = (&inner.snapshot, compact)
             && snapshot.manifest.sequence == inner.state.sequence
@@ -343,15 +344,6 @@ impl IndexWriter {
             }
         }
         Ok(Tail::default().with(&gone, items, &vectors, self.config().dim))
-    }
-
-    fn check_space(&self, bytes: u64) -> Result<()> {
-        match fs4::available_space(&self.dir) {
-            Ok(free) if free < bytes.saturating_mul(3).saturating_add(SPARE) => {
-                Err(IndexError::DiskFull { path: self.dir.clone() })
-            }
-            _ => Ok(()),
-        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -1,7 +1,7 @@
 //! A disk that runs full: an error, and the index is as it was.
 //!
-//! The test starts itself as a child that may not write files beyond a size, which the system reports as it reports a
-//! full disk. (A real one, by hand: the same under a small tmpfs.)
+//! The tests start themselves as a child that may not write files beyond a size, which the system reports as it reports
+//! a full disk. One fills a real one; it mounts it, which takes root, and is therefore run by hand.
 
 #![cfg(target_os = "linux")]
 
@@ -128,4 +128,73 @@ fn a_publication_that_finds_no_room_leaves_the_last_one() {
     IndexWriter::open(dir.path()).unwrap().finish(&|_| {}).unwrap();
     assert_eq!(Index::open(dir.path()).unwrap().len(), 3000);
     assert!(verify(dir.path(), &|_| {}).unwrap().is_sound());
+}
+
+/// A small file system in memory, unmounted in the end.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=160m", "tmpfs"];
+        assert!(Command::new("mount").args(mount).arg(dir.path()).status().unwrap().success());
+        Self(dir)
+    }
+
+    /// Fills what is left.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.path().join("ballast")).unwrap();
+        while std::io::Write::write(&mut file, &[1; 4096]).is_ok_and(|written| written > 0) {}
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.path().join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+#[ignore = "mounts a file system, which takes root"]
+fn a_full_file_system_damages_nothing() {
+    let disk = SmallDisk::new();
+    let dir = disk.0.path().join("index");
+    let writer = IndexWriter::create(&dir, &config()).unwrap();
+    writer.upsert(&items(0..100), &clustered(100, DIM, 1)).unwrap();
+    writer.finish(&|_| {}).unwrap();
+    drop(writer);
+    let is_full = |error: IndexError| {
+        assert!(error.to_string().contains("no space left"), "{error}");
+    };
+    for round in 0..10 {
+        let mut writer = IndexWriter::open(&dir).unwrap();
+        let before = writer.len();
+        // Written, but not handed to the system: there is no room for it when it is.
+        writer.set_durability(Durability::Finish);
+        let some = round * 1000..(round + 1) * 1000;
+        writer.upsert(&items(some.clone()), &clustered(1000, DIM, round as u64 + 2)).unwrap();
+        disk.fill();
+        is_full(writer.upsert(&items(0..1), &unit(DIM, 7)).unwrap_err());
+        is_full(writer.finish(&|_| {}).unwrap_err());
+        drop(writer);
+        assert_eq!(Index::open(&dir).unwrap().len(), 100, "readers are not concerned");
+        for _ in 0..3 {
+            is_full(IndexWriter::open(&dir).err().unwrap());
+            is_full(verify(&dir, &|_| {}).unwrap_err());
+        }
+        disk.make_room();
+        let report = verify(&dir, &|_| {}).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        assert!(report.stored.unwrap() as usize >= before);
+        let writer = IndexWriter::open(&dir).unwrap();
+        writer.upsert(&items(some), &clustered(1000, DIM, round as u64 + 2)).unwrap();
+        assert!(writer.len() >= before);
+    }
+    IndexWriter::open(&dir).unwrap().finish(&|_| {}).unwrap();
+    assert_eq!(Index::open(&dir).unwrap().len(), 10_000);
+    assert!(verify(&dir, &|_| {}).unwrap().is_sound());
 }

@@ -352,3 +352,26 @@ fn of_one_key_twice_the_later_wins() {
     assert_eq!((manifest.nodes, manifest.dead_nodes), (2, 0));
     assert_eq!(index.item(0).unwrap().class, None);
 }
+
+#[test]
+fn a_graph_over_halves_of_f32_is_built_and_extended() {
+    let dim = 96;
+    let vectors = clustered(1500, dim, 1);
+    let mut config = IndexConfig::new(dim, "model");
+    config.codes = Codes::F32;
+    config.hnsw = HnswConfig { m: 8, ef_construction: 100, ..HnswConfig::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let writer = IndexWriter::create(dir.path(), &config).unwrap();
+    for part in [0..1200, 1200..1500] {
+        writer.upsert(&items(part.clone()), &vectors[part.start * dim..part.end * dim]).unwrap();
+        writer.finish(&quiet).unwrap();
+        let (index, seen) = (Index::open(dir.path()).unwrap(), &vectors[..part.end * dim]);
+        let truth = index.search_batch(seen, part.end, &SearchParams::exact(5)).unwrap();
+        let params = SearchParams { ef_search: Some(64), ..SearchParams::new(5) };
+        let found = index.search_batch(seen, part.end, &params).unwrap();
+        let same = found.iter().zip(&truth).filter(|(f, t)| ids(f) == ids(t)).count();
+        assert!(same * 100 >= part.end * 97, "{same} of {}", part.end);
+    }
+    drop(writer);
+    assert!(verify(dir.path(), &quiet).unwrap().is_sound());
+}

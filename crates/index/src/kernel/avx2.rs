@@ -4,16 +4,47 @@ use std::arch::x86_64::*;
 
 use super::prefetch;
 
-/// Rows asked for ahead of the one being scored.
-const AHEAD: usize = 4;
-/// Rows of f32 scored together: with two accumulators each they fill the registers.
+/// Rows of f32 or f16 scored together: with two accumulators each they fill the registers.
 const GROUP: usize = 6;
 /// Rows of one-byte codes scored together.
 const GROUP_I8: usize = 4;
-/// Bytes asked for of each f32 row of the next group: the processor sees the streams and fetches the rest.
+/// Bytes asked for of each such row of the next group: the processor sees the streams and fetches the rest.
 pub(super) const FIRST: usize = 128;
 /// Largest size of a query's codes.
 pub(super) const I8_LIMIT: i8 = 64;
+
+/// Scores rows in groups of [`GROUP`], and what is left in as few as can be.
+macro_rules! in_groups {
+    ($score:ident, $query:ident, $rows:ident, $len:ident, $nodes:ident, $scores:ident) => {
+        let row = |node: &u32| $rows.wrapping_add(*node as usize * $len);
+        for (i, (group, scores)) in $nodes.chunks(GROUP).zip($scores.chunks_mut(GROUP)).enumerate() {
+            for next in $nodes.iter().skip((i + 1) * GROUP).take(GROUP) {
+                prefetch(row(next), FIRST);
+            }
+            // SAFETY: the caller promises that every node is a row of `len` numbers, as is the query.
+            unsafe {
+                match group {
+                    &[a, b, c, d, e, f] => {
+                        $score($query, [a, b, c, d, e, f].map(|n| row(&n)), $len, scores);
+                    }
+                    _ => {
+                        let (fours, rest) = group.split_at(group.len() / 4 * 4);
+                        let (scores_of_fours, scores) = scores.split_at_mut(fours.len());
+                        if let &[a, b, c, d] = fours {
+                            $score($query, [a, b, c, d].map(|n| row(&n)), $len, scores_of_fours);
+                        }
+                        match *rest {
+                            [a, b, c] => $score($query, [a, b, c].map(|n| row(&n)), $len, scores),
+                            [a, b] => $score($query, [a, b].map(|n| row(&n)), $len, scores),
+                            [a] => $score($query, [row(&a)], $len, scores),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
 
 /// # Safety
 /// See [`super::Many`]; needs AVX2 and FMA.
@@ -25,33 +56,7 @@ pub(super) unsafe fn f32_many(
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    let row = |node: &u32| rows.wrapping_add(*node as usize * len);
-    for (i, (group, scores)) in nodes.chunks(GROUP).zip(scores.chunks_mut(GROUP)).enumerate() {
-        for next in nodes.iter().skip((i + 1) * GROUP).take(GROUP) {
-            prefetch(row(next), FIRST);
-        }
-        // SAFETY: the caller promises that every node is a row of `len` numbers, as is the query.
-        unsafe {
-            match group {
-                &[a, b, c, d, e, f] => {
-                    group_f32(query, [a, b, c, d, e, f].map(|n| row(&n)), len, scores);
-                }
-                _ => {
-                    let (fours, rest) = group.split_at(group.len() / 4 * 4);
-                    let (scores_of_fours, scores) = scores.split_at_mut(fours.len());
-                    if let &[a, b, c, d] = fours {
-                        group_f32(query, [a, b, c, d].map(|n| row(&n)), len, scores_of_fours);
-                    }
-                    match *rest {
-                        [a, b, c] => group_f32(query, [a, b, c].map(|n| row(&n)), len, scores),
-                        [a, b] => group_f32(query, [a, b].map(|n| row(&n)), len, scores),
-                        [a] => group_f32(query, [row(&a)], len, scores),
-                        _ => {}
-                    }
-                }
-            }
-        }
-    }
+    in_groups!(group_f32, query, rows, len, nodes, scores);
 }
 
 /// Scores of a few rows together: several streams from memory at once are read quicker than one after the other. Each
@@ -92,23 +97,34 @@ pub(super) unsafe fn f16_many(
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
-        if let Some(&next) = nodes.get(i + AHEAD) {
-            prefetch(rows.wrapping_add(next as usize * len), len * 2);
-        }
-        // SAFETY: as above; `len` is a multiple of 32.
-        *score = unsafe {
-            let row = rows.add(node as usize * len);
-            let mut sums = [_mm256_setzero_ps(); 4];
-            for at in (0..len).step_by(32) {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let offset = at + lane * 8;
-                    let numbers = _mm256_cvtph_ps(_mm_loadu_si128(row.add(offset).cast()));
-                    *sum = _mm256_fmadd_ps(_mm256_loadu_ps(query.add(offset)), numbers, *sum);
-                }
+    in_groups!(group_f16, query, rows, len, nodes, scores);
+}
+
+/// Like [`group_f32`], for rows of f16.
+///
+/// # Safety
+/// Query and rows have `len` numbers, a multiple of 32; needs AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn group_f16<const N: usize>(
+    query: *const f32,
+    rows: [*const u16; N],
+    len: usize,
+    scores: &mut [f32],
+) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; N];
+    for at in (0..len).step_by(16) {
+        // SAFETY: as above.
+        unsafe {
+            let query = [_mm256_loadu_ps(query.add(at)), _mm256_loadu_ps(query.add(at + 8))];
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                let numbers = |from: usize| _mm256_cvtph_ps(_mm_loadu_si128(row.add(from).cast()));
+                sums[0] = _mm256_fmadd_ps(query[0], numbers(at), sums[0]);
+                sums[1] = _mm256_fmadd_ps(query[1], numbers(at + 8), sums[1]);
             }
-            add_f32(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
-        };
+        }
+    }
+    for (score, sums) in scores.iter_mut().zip(sums) {
+        *score = add_f32(_mm256_add_ps(sums[0], sums[1]));
     }
 }
 

@@ -63,9 +63,11 @@ pub(crate) struct Kernels {
     /// Name of the instruction set.
     pub(crate) name: &'static str,
     pub(crate) f32: Many<f32, f32, f32>,
-    /// Bytes of an f32 row to ask for ahead.
-    pub(crate) f32_first: usize,
+    /// Bytes of an f32 or f16 row to ask for ahead.
+    pub(crate) float_first: usize,
     pub(crate) f16: Many<f32, u16, f32>,
+    /// Whether the set has instructions for f16.
+    pub(crate) has_f16: bool,
     pub(crate) i8: Many<i8, u8, i32>,
     /// Largest size of a query's codes that `i8` multiplies rightly.
     pub(crate) i8_limit: i8,
@@ -76,8 +78,9 @@ pub(crate) struct Kernels {
 const PORTABLE: Kernels = Kernels {
     name: "portable",
     f32: portable::f32_many,
-    f32_first: usize::MAX,
+    float_first: usize::MAX,
     f16: portable::f16_many,
+    has_f16: false,
     i8: portable::i8_many,
     i8_limit: 127,
     pairs: None,
@@ -86,8 +89,9 @@ const PORTABLE: Kernels = Kernels {
 const AVX2: Kernels = Kernels {
     name: "avx2",
     f32: avx2::f32_many,
-    f32_first: avx2::FIRST,
+    float_first: avx2::FIRST,
     f16: avx2::f16_many,
+    has_f16: true,
     i8: avx2::i8_many,
     i8_limit: avx2::I8_LIMIT,
     pairs: Some(pairs_avx2::PAIRS),
@@ -96,8 +100,9 @@ const AVX2: Kernels = Kernels {
 const AVX512: Kernels = Kernels {
     name: "avx512",
     f32: avx512::f32_many,
-    f32_first: usize::MAX,
+    float_first: usize::MAX,
     f16: avx512::f16_many,
+    has_f16: true,
     i8: avx512::i8_many,
     i8_limit: 127,
     pairs: None,
@@ -176,10 +181,10 @@ pub(crate) fn prefetch<T>(row: *const T, bytes: usize) {
     let _ = (row, bytes);
 }
 
-/// Asks for as much of a row as is worth it ahead of [`score_f32`].
+/// Asks for as much of a row of f32 or f16 as is worth it ahead of its use.
 #[inline(always)]
-pub(crate) fn prefetch_f32(row: &[f32]) {
-    prefetch(row.as_ptr(), best().f32_first.min(row.len() * 4));
+pub(crate) fn prefetch_floats<T>(row: &[T]) {
+    prefetch(row.as_ptr(), best().float_first.min(size_of_val(row)));
 }
 
 #[cfg(test)]

@@ -8,18 +8,18 @@
 //! metadata or the disk's cache, and nothing at all for values that outgrow a log segment and are written as files of
 //! their own). [`Store::sync`] therefore fsyncs the log, those files and their folder itself.
 
+mod blobs;
 mod guard;
 mod state;
 
-use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use sled::transaction::ConflictableTransactionError;
 use sled::{Db, Transactional, Tree};
 
+use self::blobs::Blobs;
 use self::guard::{guarded, store_error};
 pub(crate) use self::state::State;
 use crate::codec::{self, CodecError};
@@ -27,6 +27,7 @@ use crate::config::IndexConfig;
 use crate::error::{IndexError, Result};
 use crate::item::{Item, NewItem};
 use crate::manifest::{FORMAT, OLDEST_FORMAT, sync_dir};
+use crate::space;
 
 const FOLDER: &str = "store";
 const FORMAT_KEY: &str = "format";
@@ -66,7 +67,7 @@ pub(crate) struct Store {
     changes: Tree,
     meta: Tree,
     config: IndexConfig,
-    synced_blobs: Mutex<HashSet<std::ffi::OsString>>,
+    blobs: Blobs,
 }
 
 impl Store {
@@ -110,6 +111,8 @@ impl Store {
     }
 
     fn open_trees(dir: &Path, config: IndexConfig) -> Result<Self> {
+        // sled writes while it recovers: without room for that it leaves a store that cannot be opened any more.
+        space::check(dir, 0)?;
         let path = folder(dir);
         let open = || -> sled::Result<_> {
             // Flushing is ours to time; a thread that does it as well would only take the log's lock from us.
@@ -134,7 +137,7 @@ impl Store {
                 opened => break opened?,
             }
         };
-        Ok(Self { path, db, vectors, items, keys, changes, meta, config, synced_blobs: Mutex::default() })
+        Ok(Self { path, db, vectors, items, keys, changes, meta, config, blobs: Blobs::default() })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -198,32 +201,7 @@ impl Store {
         self.flush()?;
         let log = self.path.join("db");
         File::open(&log).and_then(|f| f.sync_all()).map_err(|e| IndexError::io(&log, e))?;
-        self.sync_blobs()
-    }
-
-    fn sync_blobs(&self) -> Result<()> {
-        let folder = self.path.join("blobs");
-        let mut synced = self.synced_blobs.lock().unwrap_or_else(|e| e.into_inner());
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(IndexError::io(&folder, e)),
-        };
-        let mut fresh = false;
-        for entry in entries {
-            let entry = entry.map_err(|e| IndexError::io(&folder, e))?;
-            if synced.insert(entry.file_name()) {
-                fresh = true;
-                match File::open(entry.path()).and_then(|f| f.sync_all()) {
-                    // sled may have collected it meanwhile.
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(IndexError::io(entry.path(), e));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        if fresh { sync_dir(&folder) } else { Ok(()) }
+        self.blobs.sync(&self.path.join("blobs"))
     }
 
     pub(crate) fn id_of(&self, key: &str) -> Result<Option<u64>> {
