@@ -189,6 +189,19 @@ pub enum IndexError {
         /// File being written.
         path: PathBuf,
     },
+    /// Less room on the disk than writing is known to need.
+    #[error(
+        "the disk of {} has {} MB left and {} are needed: free some and repeat, the index is as it was",
+        path.display(), free >> 20, needed.div_ceil(1 << 20)
+    )]
+    LittleRoom {
+        /// Folder on that disk.
+        path: PathBuf,
+        /// Bytes left.
+        free: u64,
+        /// Bytes that must be.
+        needed: u64,
+    },
     /// The folder cannot be written.
     #[error("{} cannot be written: check its permissions and that the file system is not read-only", path.display())]
     ReadOnly {

@@ -10,8 +10,23 @@ const SPARE: u64 = 64 << 20;
 
 /// Refuses to go on if the disk of `dir` has no room for so many bytes more.
 pub(crate) fn check(dir: &Path, bytes: u64) -> Result<()> {
+    let needed = bytes.saturating_add(SPARE);
     match fs4::available_space(dir) {
-        Ok(free) if free < bytes.saturating_add(SPARE) => Err(IndexError::DiskFull { path: dir.into() }),
+        Ok(free) if free < needed => Err(IndexError::LittleRoom { path: dir.into(), free, needed }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_and_what_is_needed_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        check(dir.path(), 0).unwrap();
+        let error = check(dir.path(), 1 << 60).unwrap_err();
+        assert!(matches!(error, IndexError::LittleRoom { needed, .. } if needed == (1 << 60) + SPARE));
+        assert!(error.to_string().contains("1099511627840 are needed"), "{error}");
     }
 }

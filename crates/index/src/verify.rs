@@ -114,7 +114,7 @@ pub fn verify(dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Verify
                 }
             }
             Err(IndexError::Locked { .. }) => {}
-            Err(error @ IndexError::DiskFull { .. }) => return Err(error),
+            Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
             Err(error) => report.fault(store::folder(dir), error.to_string(), false),
         },
         Err(IndexError::Locked { .. } | IndexError::ReadOnly { .. }) => {}

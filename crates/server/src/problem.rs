@@ -101,7 +101,7 @@ impl From<IndexError> for Problem {
             E::UnknownId { id } => {
                 return Self::not_found("unknown_item", format!("there is no item with id {id}"));
             }
-            E::DiskFull { .. } => {
+            E::DiskFull { .. } | E::LittleRoom { .. } => {
                 tracing::error!(%error, "the disk is full");
                 let message = "the server's disk is full: nothing was changed";
                 return Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message);
