@@ -59,8 +59,9 @@
 //! **Share of the peak.** Measured on two cores of a Zen 4 server, each good for 115 GFLOP/s by independent
 //! multiply-adds, one image at a time through ResNet-50: most 1×1 layers 135–187 GFLOP/s on both cores (59–81 %), the
 //! 7×7 stem 184 (80 %), 3×3 layers with stride 2 141–165 (61–72 %), Winograd layers 220–430 counted as plain products
-//! (up to 1.9 times the peak), the whole network 174 (76 %). The example `layers` prints this table for the machine at
-//! hand.
+//! (up to 1.9 times the peak), the whole network 174 (76 %). On a Zen 3 server (AVX2, 102 GFLOP/s a core): 1×1 layers
+//! 124–160 (61–78 %), the stem 78 (38 %), stride 2 123–152, Winograd 286–437, the whole 170 (83 %). The example `layers`
+//! prints this table for the machine at hand.
 //!
 //! **Integers.** With [`frozen::Builder::precision`] set to [`frozen::Precision::Int16`], dense blocked layers of more
 //! than sixteen output channels multiply 16-bit codes and sum them in 32 bits, unless Winograd in f32 is estimated
@@ -68,8 +69,8 @@
 //! a scale for each register tile, found while they are packed, so nothing is calibrated; weights have a scale for each
 //! output channel, as fine as the sum's 32 bits allow. AVX2 (also taken on AVX-512 processors) and the portable path
 //! compute the same bits. The bare tile on one core of a Zen 3 server does 80 billion multiply-adds a second against
-//! 50 in f32; ResNet-50 on two cores takes 38.0 ms an image instead of 57.2 in batches of 8 and 43.4 instead of 57.3
-//! alone, ResNet-18 12.6 instead of 14.5 and 18.8 instead of 20.2. Recall@1, @10 and @100 of 296 photographs among 2,640
+//! 50 in f32; ResNet-50 on two cores takes 33.7 ms an image instead of 47.5 in batches of 8 and 41 instead of 52
+//! alone, ResNet-18 13.6 instead of 14.1 and 16.0 instead of 17.6. Recall@1, @10 and @100 of 296 photographs among 2,640
 //! (Grocery, MobileNetV2 at 224 pixels) are those of f32 to the last query.
 //!
 //! # Training: what a step costs
