@@ -108,6 +108,8 @@ mod host;
 mod im2col;
 mod int_tile;
 mod max_pool;
+#[cfg(target_arch = "x86_64")]
+mod planar_tile;
 mod product;
 #[cfg(test)]
 mod reference;

@@ -139,6 +139,15 @@ unsafe fn kernel<S: Lanes, const P: usize, const B: usize, const PS: usize>(t: &
                 i += 1;
             }
         }
+        finish::<S, P, B>(t, sums);
+    }
+}
+
+/// Adds the residual to the sums, limits them and writes them out.
+#[inline(always)]
+unsafe fn finish<S: Lanes, const P: usize, const B: usize>(t: &Tile, sums: [[S::V; B]; P]) {
+    // SAFETY: the fields are good for what is read and written here, as their description asks.
+    unsafe {
         let (low, high) = (S::splat(t.low), S::splat(t.high));
         for (p, sum) in sums.iter().enumerate() {
             for (b, sum) in sum.iter().enumerate() {
@@ -167,7 +176,17 @@ macro_rules! entries {
 #[cfg(target_arch = "x86_64")]
 entries!(avx512, crate::simd::Avx512, "avx512f,avx2,fma");
 #[cfg(target_arch = "x86_64")]
-entries!(avx2, crate::simd::Avx2, "avx2,fma");
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const P: usize, const B: usize, const PS: usize>(t: &Tile) {
+    const { assert!(B == 1) };
+    // SAFETY: the caller answers for the tile; the features are enabled here.
+    unsafe {
+        match PS {
+            LANES | 32 | ANYWHERE => kernel::<crate::simd::Avx2, P, 1, PS>(t),
+            _ => finish::<crate::simd::Avx2, P, 1>(t, crate::planar_tile::sums(t).map(|sums| [sums])),
+        }
+    }
+}
 entries!(portable, crate::simd::Portable);
 
 macro_rules! choose_pixels {
