@@ -1,8 +1,8 @@
 //! Convolution in 16-bit integer codes: any window without groups, where Winograd in f32 is not faster.
 //!
 //! A task packs the input under its pixels into codes once, window by window, and passes all its weights over them.
-//! Each register tile has a scale of its own, found while packing, so that no calibration is needed and a layer's
-//! result depends neither on the batch nor on the number of threads.
+//! Each pixel has a scale of its own, found while packing, so that no calibration is needed and a layer's result depends
+//! neither on the batch nor on the number of threads. Tiles go on from one image to the next.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -16,12 +16,13 @@ use crate::int_tile::{IntTile, MAX_PIXELS, pack, run};
 use crate::simd::{Isa, LANES};
 
 /// How much faster than f32 the products are taken to be when algorithms are compared.
-const SPEED_UP: f64 = 1.8;
+pub(super) const SPEED_UP: f64 = 1.8;
 
-/// One register tile's pixels, in reading order of the output.
+/// One register tile's pixels: the image that the first is in, its place in the lists of offsets, and their number.
 #[derive(Clone, Copy)]
 struct Spot {
-    pixel: usize,
+    image: usize,
+    first: usize,
     pixels: usize,
 }
 
@@ -31,14 +32,14 @@ pub(super) struct Integer {
     /// Offsets of the blocks of sixteen channels of a window.
     entries: Vec<u32>,
     spots: Vec<Spot>,
-    /// Where in the input plane the window of each output pixel starts.
+    /// Where the window of each pixel of all images starts, counted from the plane of its spot's image.
     in_offsets: Vec<u32>,
     out_offsets: Vec<u32>,
     residual_offsets: Vec<u32>,
     input: Map,
     output: Map,
     residual: Option<Map>,
-    /// (images' spots, output blocks) of each task.
+    /// (spots, output blocks) of each task.
     tasks: Vec<(Range<usize>, Range<usize>)>,
 }
 
@@ -72,25 +73,44 @@ impl Integer {
             }
         }
         let start = (input.border - conv.cfg.padding) * (row + pixel);
-        let place = |y: usize, x: usize| (start + y * stride * row + x * stride * pixel) as u32;
-        let in_offsets =
-            (0..output.height).flat_map(|y| (0..output.width).map(move |x| place(y, x))).collect();
+        let window = |pixel: usize| {
+            let (y, x) = (pixel / output.width, pixel % output.width);
+            start + y * stride * row + x * stride * input.pixel()
+        };
         let pixels = output.height * output.width;
-        let count = pixels.div_ceil(MAX_PIXELS);
-        let spots: Vec<Spot> = (0..count)
-            .map(|i| (pixels * i / count, pixels * (i + 1) / count))
-            .map(|(from, to)| Spot { pixel: from, pixels: to - from })
-            .collect();
+        let image_len = |map: Map| map.plane() * map.planes();
+        let largest = [Some(input), Some(output), residual].into_iter().flatten().map(image_len).max();
+        // The offsets of a tile reach over at most so many images as it has pixels.
+        let together = if largest.is_some_and(|l| l <= u32::MAX as usize / MAX_PIXELS) { n } else { 1 };
+        let (out_place, residual_place) = (output.offsets(), residual.map(|r| r.offsets()));
+        let (mut spots, mut in_offsets, mut out_offsets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut residual_offsets = Vec::new();
+        for group in (0..n).step_by(together) {
+            let count = (together * pixels).div_ceil(MAX_PIXELS);
+            let cut = |i: usize| group * pixels + together * pixels * i / count;
+            for (first, end) in (0..count).map(|i| (cut(i), cut(i + 1))) {
+                let image = first / pixels;
+                spots.push(Spot { image, first, pixels: end - first });
+                for at in first..end {
+                    let (ahead, pixel) = (at / pixels - image, at % pixels);
+                    in_offsets.push((ahead * image_len(input) + window(pixel)) as u32);
+                    out_offsets.push((ahead * image_len(output)) as u32 + out_place[pixel]);
+                    if let (Some(map), Some(place)) = (residual, &residual_place) {
+                        residual_offsets.push((ahead * image_len(map)) as u32 + place[pixel]);
+                    }
+                }
+            }
+        }
         let block_bytes = entries.len() * LANES * LANES * 2;
         let spot_bytes = MAX_PIXELS * entries.len() * LANES * 2;
         Self {
             isa,
-            tasks: partition(n * spots.len(), blocks(conv.out_c), spot_bytes, block_bytes),
+            tasks: partition(spots.len(), blocks(conv.out_c), spot_bytes, block_bytes),
             entries,
             spots,
             in_offsets,
-            out_offsets: output.offsets(),
-            residual_offsets: residual.map(|r| r.offsets()).unwrap_or_default(),
+            out_offsets,
+            residual_offsets,
             input,
             output,
             residual,
@@ -145,35 +165,34 @@ impl Integer {
         let residual_image = self.residual.map_or(0, |m| m.plane() * m.planes());
         let (low, high) = conv.activation.limits();
         let pairs = self.entries.len() * LANES / 2;
-        let place = |index: usize| (index / self.spots.len(), self.spots[index % self.spots.len()]);
-        let scales: Vec<f32> = spots
-            .clone()
+        let spots = &self.spots[spots];
+        let scales: Vec<_> = spots
+            .iter()
             .zip(codes.chunks_exact_mut(self.spot_codes()))
-            .map(|(index, codes)| {
-                let (image, spot) = place(index);
-                let pixels = &self.in_offsets[spot.pixel..spot.pixel + spot.pixels];
-                // SAFETY: the windows lie inside the image's map, and a spot's codes have room for the widest tile.
-                unsafe { pack(self.isa, x.at(image * in_image), &self.entries, pixels, codes.as_mut_ptr()) }
+            .map(|(spot, codes)| {
+                let pixels = &self.in_offsets[spot.first..spot.first + spot.pixels];
+                let image = x.at(spot.image * in_image);
+                // SAFETY: the windows lie inside the images' maps, and a spot's codes have room for the widest tile.
+                unsafe { pack(self.isa, image, &self.entries, pixels, codes.as_mut_ptr()) }
             })
             .collect();
         for block in out_blocks {
             let block_weights = &weights.pairs[block * pairs..(block + 1) * pairs];
             let packed = codes.chunks_exact(self.spot_codes()).zip(&scales);
-            for (index, (codes, &scale)) in spots.clone().zip(packed) {
-                let (image, spot) = place(index);
+            for (spot, (codes, scales)) in spots.iter().zip(packed) {
                 let tile = IntTile {
                     packed: codes.as_ptr(),
                     pairs,
                     weights: block_weights.as_ptr(),
-                    scale,
+                    scales: scales.as_ptr(),
                     channel_scale: weights.scales[block].0.as_ptr(),
                     bias: conv.bias[block].0.as_ptr(),
-                    out: y.at(image * out_image + block * self.output.plane()),
-                    out_offsets: self.out_offsets[spot.pixel..].as_ptr(),
-                    residual: residual.at(image * residual_image + block * residual_plane),
+                    out: y.at(spot.image * out_image + block * self.output.plane()),
+                    out_offsets: self.out_offsets[spot.first..].as_ptr(),
+                    residual: residual.at(spot.image * residual_image + block * residual_plane),
                     residual_offsets: self
                         .residual_offsets
-                        .get(spot.pixel..)
+                        .get(spot.first..)
                         .map_or(std::ptr::null(), <[u32]>::as_ptr),
                     low,
                     high,
@@ -214,7 +233,7 @@ mod tests {
                 let y = net.conv(input, &layer).unwrap();
                 let (got, algorithm) = map_forward(net, y, &x);
                 let what = format!("{isa} {algorithm} {:?} {:?} {cfg:?}", x.dims(), w.dims());
-                assert_close(&got, &expected, 1e-3, &what);
+                assert_close(&got, &expected, if algorithm == "winograd16" { 6e-3 } else { 1e-3 }, &what);
                 (values(&got), algorithm)
             })
             .collect();

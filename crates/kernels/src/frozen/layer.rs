@@ -45,15 +45,36 @@ pub(super) struct Conv {
     direct: OnceLock<Lines>,
     winograd: OnceLock<Lines>,
     integer: OnceLock<IntWeights>,
+    winograd_integer: OnceLock<IntWeights>,
 }
 
 /// Weights as 16-bit codes.
 #[derive(Debug)]
 pub(super) struct IntWeights {
-    /// [out block][in block][tap][pair of in lanes]
+    /// [out block][in block][tap][pair of in lanes], of Winograd's [frequency][out block][pair of in channels]
     pub(super) pairs: Vec<Pair>,
-    /// From codes back to weights, one line a block of output channels.
+    /// From codes back to weights, one line a block of output channels (in each frequency).
     pub(super) scales: Vec<Line>,
+}
+
+impl IntWeights {
+    /// Codes of weights in the order of the f32 tile: `sums` lines for each block of output channels.
+    fn new(lines: &[Line], sums: usize) -> Self {
+        let mut pairs = vec![Pair([0; 2 * LANES]); lines.len() / 2];
+        let mut scales = vec![Line([0.0; LANES]); lines.len() / sums];
+        let blocks = pairs.par_chunks_mut(sums / 2).zip(&mut scales).zip(lines.par_chunks(sums));
+        blocks.for_each(|((pairs, scales), lines)| {
+            for (lane, scale) in scales.0.iter_mut().enumerate() {
+                let weights: Vec<f32> = lines.iter().map(|line| line.0[lane]).collect();
+                let (codes, to_weight) = channel_codes(&weights);
+                *scale = to_weight;
+                for (pair, codes) in pairs.iter_mut().zip(codes.chunks_exact(2)) {
+                    pair.0[2 * lane..][..2].copy_from_slice(codes);
+                }
+            }
+        });
+        Self { pairs, scales }
+    }
 }
 
 impl Conv {
@@ -106,6 +127,7 @@ impl Conv {
             direct: OnceLock::new(),
             winograd: OnceLock::new(),
             integer: OnceLock::new(),
+            winograd_integer: OnceLock::new(),
         }
     }
 
@@ -139,14 +161,20 @@ impl Conv {
 
     /// Weights for the register tile on a blocked input: [out block][in block][tap][in lane], a line each.
     pub(super) fn packed_blocked(&self) -> &[Line] {
-        once::<Lines>(&self.direct, || {
-            let one = self.in_count * self.taps() * LANES;
-            self.pack(one, |ob, at| {
-                let (ib, tap, lane) = (at / (self.taps() * LANES), at / LANES % self.taps(), at % LANES);
-                let i = (self.in_first[ob] + ib) * LANES + lane;
-                std::array::from_fn(|o| self.weight_at(ob * LANES + o, i, tap))
-            })
+        once::<Lines>(&self.direct, || self.pack_blocked())
+    }
+
+    fn pack_blocked(&self) -> Lines {
+        self.pack(self.blocked_sums(), |ob, at| {
+            let (ib, tap, lane) = (at / (self.taps() * LANES), at / LANES % self.taps(), at % LANES);
+            let i = (self.in_first[ob] + ib) * LANES + lane;
+            std::array::from_fn(|o| self.weight_at(ob * LANES + o, i, tap))
         })
+    }
+
+    /// Summands of an output channel on a blocked input.
+    fn blocked_sums(&self) -> usize {
+        self.in_count * self.taps() * LANES
     }
 
     /// Weights for the register tile on a planar input: [out block][in channel][tap], a line each.
@@ -161,28 +189,12 @@ impl Conv {
 
     /// Weights for the integer tile, of a layer without groups.
     pub(super) fn packed_integer(&self) -> &IntWeights {
-        once(&self.integer, || {
-            let taps = self.taps();
-            let one = blocks(self.in_c) * taps * LANES / 2;
-            let mut pairs = vec![Pair([0; 2 * LANES]); blocks(self.out_c) * one];
-            let mut scales = vec![0.0; self.out_c];
-            pairs.par_chunks_mut(one).zip(scales.par_chunks_mut(LANES)).enumerate().for_each(
-                |(block, (pairs, scales))| {
-                    for (lane, scale) in scales.iter_mut().enumerate() {
-                        let length = self.in_c * taps;
-                        let first = (block * LANES + lane) * length;
-                        let (codes, to_weight) = channel_codes(&self.weight[first..first + length]);
-                        *scale = to_weight;
-                        for (at, code) in codes.into_iter().enumerate() {
-                            let (i, tap) = (at / taps, at % taps);
-                            let place = (i / LANES * taps + tap) * LANES + i % LANES;
-                            pairs[place / 2].0[2 * lane + place % 2] = code;
-                        }
-                    }
-                },
-            );
-            IntWeights { pairs, scales: to_lines(&scales) }
-        })
+        once(&self.integer, || IntWeights::new(&self.pack_blocked(), self.blocked_sums()))
+    }
+
+    /// Transformed weights of a 3×3 layer without groups for the integer tile.
+    pub(super) fn packed_winograd_integer(&self) -> &IntWeights {
+        once(&self.winograd_integer, || IntWeights::new(&self.pack_winograd(None), blocks(self.in_c) * LANES))
     }
 
     /// Weights of a depthwise layer: [block][tap], a line each.

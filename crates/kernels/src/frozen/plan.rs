@@ -104,7 +104,7 @@ impl Plan {
                     Step::Conv(Box::new(if layer.is_depthwise() {
                         Algorithm::Depthwise(Depthwise::new(isa, layer, n, input, output, residual))
                     } else if fast[index] {
-                        let winograd = Winograd::new(isa, layer, n, input, output, residual);
+                        let winograd = Winograd::new((isa, precision), layer, n, input, output, residual);
                         let (length, count) = winograd.scratch(layer);
                         scratch = scratch.max(length * count / LANES);
                         Algorithm::Winograd(winograd)
@@ -228,7 +228,10 @@ impl Plan {
             Step::Conv(algorithm) => match **algorithm {
                 Algorithm::Direct(_) => "direct",
                 Algorithm::Integer(_) => "int16",
-                Algorithm::Winograd(_) => "winograd",
+                Algorithm::Winograd(ref winograd) => match winograd.precision() {
+                    Precision::F32 => "winograd",
+                    Precision::Int16 => "winograd16",
+                },
                 Algorithm::Depthwise(_) => "depthwise",
             },
             Step::MaxPool(_) => "max-pool",
@@ -299,7 +302,7 @@ fn prefers_winograd(node: &Node, precision: Precision, maps: &[Option<Map>], ind
         Precision::F32 => direct_cycles(layer, n, output, threads),
         Precision::Int16 => Integer::cycles(layer, n, output, threads),
     };
-    possible && Winograd::cycles(layer, n, output, threads) < other
+    possible && Winograd::cycles(layer, precision, n, output, threads) < other
 }
 
 /// Gives every value a buffer. Buffers are used again once the last reader has run; a map with a border only after

@@ -9,6 +9,7 @@ use super::input;
 use super::layer::Conv;
 use super::map::Map;
 use super::memory::Lines;
+use super::precision::Precision;
 use super::shared::Shared;
 use super::team;
 use super::winograd::{FREQUENCIES, OUT, Winograd};
@@ -70,7 +71,7 @@ pub(crate) fn convolve(s: &ConvShape, x: &[f32], weight: Vec<f32>) -> Vec<f32> {
     let (image_x, image_y) = (s.in_c * s.in_plane(), s.out_c * s.out_plane());
     for (x, y) in x.chunks(IMAGES * image_x).zip(y.chunks_mut(IMAGES * image_y)) {
         let n = y.len() / image_y;
-        let winograd = Winograd::new(Isa::detect(), &conv, n, input, output, None);
+        let winograd = Winograd::new((Isa::detect(), Precision::F32), &conv, n, input, output, None);
         let (length, count) = winograd.scratch(&conv);
         let mut scratch = Lines::at_least((length * count).div_ceil(LANES), room.scratch.take());
         let shared = |lines: &mut Lines| Shared::new(lines.as_mut_ptr().cast());

@@ -3,16 +3,19 @@
 //!
 //! A 4×4 piece of the result costs 36 products a channel instead of 144: the 6×6 piece of input under it and the
 //! weights are transformed, multiplied frequency by frequency (36 matrix products over the channels, by register
-//! tiles), and the sums transformed back.
+//! tiles), and the sums transformed back. The products may be of integer codes.
 
+mod codes;
 mod transform;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::direct::STREAM;
-use super::layer::{Conv, Line, blocks};
+use super::integer::SPEED_UP;
+use super::layer::{Conv, IntWeights, Line, blocks};
 use super::map::Map;
+use super::precision::Precision;
 use super::shared::Shared;
 use super::team::Team;
 use crate::simd::{Isa, LANES};
@@ -22,6 +25,16 @@ use transform::{Piece, transform_input, transform_output};
 
 /// Bytes of transformed pieces that a thread may keep in its second-level cache.
 const CHUNK_SHARE: usize = 640 << 10;
+
+/// Processor cycles of making codes of sixteen values.
+const PACK: f64 = 5.0;
+
+/// Transformed weights.
+#[derive(Clone, Copy)]
+enum Weights<'a> {
+    Floats(&'a [Line]),
+    Codes(&'a IntWeights),
+}
 
 /// A 3×3 layer laid out for one image size.
 pub(super) struct Winograd {
@@ -39,11 +52,12 @@ pub(super) struct Winograd {
     /// Threads share the work inside a chunk, one chunk after the other, instead of taking a chunk each.
     shared: bool,
     ramp: Vec<u32>,
+    precision: Precision,
 }
 
 impl Winograd {
     pub(super) fn new(
-        isa: Isa,
+        (isa, precision): (Isa, Precision),
         conv: &Conv,
         n: usize,
         input: Map,
@@ -60,18 +74,41 @@ impl Winograd {
         let shared = threads > 1 && pieces.div_ceil(own) < 4 * threads;
         let chunk = if shared { pieces.min(1024) } else { own };
         let ramp = (0..chunk as u32).map(|p| p * LANES as u32).collect();
-        let padding = conv.cfg.padding;
-        Self { isa, input, output, residual, padding, pieces_y, pieces_x, pieces, chunk, shared, ramp }
+        Self {
+            isa,
+            input,
+            output,
+            residual,
+            padding: conv.cfg.padding,
+            pieces_y,
+            pieces_x,
+            pieces,
+            chunk,
+            shared,
+            ramp,
+            precision,
+        }
     }
 
     /// An estimate of the processor cycles that the layer takes on `threads` threads; see [`direct_cycles`](super::direct::direct_cycles).
-    pub(super) fn cycles(conv: &Conv, n: usize, output: Map, threads: usize) -> f64 {
+    pub(super) fn cycles(conv: &Conv, precision: Precision, n: usize, output: Map, threads: usize) -> f64 {
         let pieces = (n * output.height.div_ceil(OUT) * output.width.div_ceil(OUT)) as f64;
         let (inp, out) = (blocks(conv.in_c) as f64, blocks(conv.out_c) as f64);
         let products = FREQUENCIES as f64 * pieces * inp * out * LANES as f64 / 0.8;
         let transforms = pieces * (inp + out) * 250.0;
         let weights = FREQUENCIES as f64 * inp * out * (LANES * LANES * 4) as f64;
+        let (products, weights) = match precision {
+            Precision::F32 => (products, weights),
+            Precision::Int16 => {
+                (products / SPEED_UP + FREQUENCIES as f64 * pieces * inp * PACK, weights / 2.0)
+            }
+        };
         (products + transforms) / threads as f64 + weights / STREAM
+    }
+
+    /// Whether the products are of integers.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Values of scratch memory for a run: (one buffer, number of buffers).
@@ -106,7 +143,10 @@ impl Winograd {
         (x, y, residual): (Shared, Shared, Shared),
         scratch: Shared,
     ) {
-        let packed = conv.packed_winograd();
+        let weights = match self.precision {
+            Precision::F32 => Weights::Floats(conv.packed_winograd()),
+            Precision::Int16 => Weights::Codes(conv.packed_winograd_integer()),
+        };
         let chunks = self.pieces.div_ceil(self.chunk);
         let range = |c: usize| c * self.chunk..((c + 1) * self.chunk).min(self.pieces);
         let (in_blocks, out_blocks) = (blocks(conv.in_c), blocks(conv.out_c));
@@ -130,13 +170,17 @@ impl Winograd {
                     };
                 });
                 let pairs = out_blocks.div_ceil(2);
-                team.for_each(FREQUENCIES * pairs, |task| {
-                    let (f, pair) = (task / pairs, task % pairs);
-                    let columns = pair * 2..(pair * 2 + 2).min(out_blocks);
+                let cuts = match self.precision {
+                    Precision::F32 => pairs,
+                    // Each task makes all the codes.
+                    Precision::Int16 => (4 * threads).div_ceil(FREQUENCIES).min(pairs),
+                };
+                team.for_each(FREQUENCIES * cuts, |task| {
+                    let (f, columns) = (task / cuts, parts(pairs, cuts, task % cuts));
+                    let columns = columns.start * 2..(columns.end * 2).min(out_blocks);
+                    let (v, m) = (scratch.get(), scratch.at(m_at));
                     // SAFETY: each task multiplies its own frequency and output blocks.
-                    unsafe {
-                        self.multiply(conv, packed, pieces.len(), f, columns, scratch.get(), scratch.at(m_at))
-                    };
+                    unsafe { self.multiply(conv, weights, pieces.len(), f, columns, (v, m)) };
                 });
                 let cuts = (4 * threads).div_ceil(out_blocks).min(pieces.len());
                 team.for_each(out_blocks * cuts, |task| {
@@ -164,7 +208,7 @@ impl Winograd {
                     unsafe {
                         self.scatter(conv, pieces.clone(), pieces.start, 0..in_blocks, x, v);
                         for f in 0..FREQUENCIES {
-                            self.multiply(conv, packed, pieces.len(), f, 0..out_blocks, v, m);
+                            self.multiply(conv, weights, pieces.len(), f, 0..out_blocks, (v, m));
                         }
                         self.gather(conv, pieces.clone(), pieces.start, 0..out_blocks, m, y, residual);
                     }
@@ -217,17 +261,22 @@ impl Winograd {
     ///
     /// # Safety
     /// As for `run`; nobody else may touch this frequency and these blocks of `m`.
-    #[allow(clippy::too_many_arguments)]
     unsafe fn multiply(
         &self,
         conv: &Conv,
-        packed: &[Line],
+        weights: Weights<'_>,
         pieces: usize,
         f: usize,
         out_blocks: Range<usize>,
-        v: *mut f32,
-        m: *mut f32,
+        (v, m): (*mut f32, *mut f32),
     ) {
+        let packed = match weights {
+            Weights::Floats(packed) => packed,
+            Weights::Codes(weights) => {
+                // SAFETY: passed on.
+                return unsafe { self.multiply_codes(conv, weights, pieces, f, out_blocks, (v, m)) };
+            }
+        };
         static ZEROS: [Line; 2] = [Line([0.0; LANES]); 2];
         let (in_blocks, all_out) = (blocks(conv.in_c), blocks(conv.out_c));
         let entries: Vec<u32> = (0..in_blocks).map(|b| (b * self.chunk * LANES) as u32).collect();
