@@ -145,7 +145,7 @@ pub(crate) struct ModelArgs {
     /// vit_small_patch16_224, vit_small_patch14_dinov2, vit_base_patch32_clip_quickgelu_224; any other name lists all
     #[arg(long)]
     pub(crate) arch: Option<Arch>,
-    /// Length of the short side before cropping, for a bare backbone (a checkpoint has its own)
+    /// Length of the short side before cropping, for a bare backbone (a checkpoint has its own, and is refused with another)
     /// [default: the architecture's, such as 256, in proportion to --crop]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) resize: Option<u32>,

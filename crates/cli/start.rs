@@ -51,19 +51,6 @@ pub(crate) fn embedder(args: &TrainArgs, printer: Printer) -> anyhow::Result<Emb
             spell(&wanted)
         );
     }
-    let sizes = [
-        ("--resize", args.model.resize, config.transform.resize),
-        ("--crop", args.model.crop, config.transform.crop),
-    ];
-    for (flag, wanted, own) in sizes {
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != own) {
-            bail!(
-                "--model {} prepares photographs its own way, with {flag} {own}, not {wanted}: give it as --init to train it \
-                 at another size",
-                source.model
-            );
-        }
-    }
     Ok(embedder)
 }
 

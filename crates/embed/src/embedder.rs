@@ -64,10 +64,11 @@ pub struct ModelSource {
     pub pool: Option<Pool>,
     /// Replaces the default evaluation transform of a bare backbone; a checkpoint has its own.
     pub transform: Option<EvalTransform>,
-    /// Replaces the length of the short side in the default transform of a bare backbone.
+    /// Replaces the length of the short side in the default transform of a bare backbone; a checkpoint's cannot be
+    /// replaced.
     pub resize: Option<u32>,
     /// Replaces the crop in the default transform of a bare backbone, and the short side in proportion unless
-    /// `resize` says it.
+    /// `resize` says it; a checkpoint's cannot be replaced.
     pub crop: Option<u32>,
     /// Seed of whatever is not loaded.
     pub seed: u64,
@@ -116,8 +117,9 @@ impl Embedder {
     ///
     /// # Errors
     /// [`EmbedError::UnknownModel`] if there is none of this name, [`EmbedError::ArchNeeded`] if a weight file
-    /// does not say its architecture, [`EmbedError::Weights`] if its tensors do not fit, and others as a file
-    /// or the hub fails.
+    /// does not say its architecture, [`EmbedError::ArchMismatch`] or [`EmbedError::SizeMismatch`] if the source asks for
+    /// something else than a checkpoint holds, [`EmbedError::Weights`] if tensors do not fit, and others as a file or the
+    /// hub fails.
     pub fn open(source: &ModelSource) -> Result<Self> {
         Self::open_any(source)?.with_precision(source.precision)
     }
@@ -173,6 +175,12 @@ impl Embedder {
     fn open_checkpoint(dir: &Path, source: &ModelSource) -> Result<Self> {
         let config = checkpoint::read_config(dir)?;
         Self::check_arch(dir, config.arch, source.arch)?;
+        let (resize, crop) = (config.transform.resize, config.transform.crop);
+        for (what, found, wanted) in [("resize", resize, source.resize), ("crop", crop, source.crop)] {
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+                return Err(EmbedError::SizeMismatch { path: dir.to_owned(), what, found, wanted });
+            }
+        }
         let mut embedder = Self::untrained(config, source.seed, source.device)?;
         let path = dir.join(MODEL_FILE);
         let mismatch = assign(&embedder.store, "", &checkpoint::read_tensors(&path)?)?;

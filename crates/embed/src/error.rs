@@ -79,6 +79,22 @@ pub enum EmbedError {
         wanted: String,
     },
 
+    /// A checkpoint prepares photographs for another size than the one asked for.
+    #[error(
+        "{path} prepares photographs its own way, with --{what} {found}, not {wanted}; leave out --{what}, or give it as \
+         --init to train it at another size"
+    )]
+    SizeMismatch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// `resize` or `crop`.
+        what: &'static str,
+        /// Its own, in pixels.
+        found: u32,
+        /// The one asked for.
+        wanted: u32,
+    },
+
     /// Weights that do not fit the network.
     #[error("the weights of {path} do not fit {arch}: {mismatch}")]
     Weights {
