@@ -60,9 +60,10 @@
 //! **Share of the peak.** Measured on two cores of a Zen 4 server, each good for 115 GFLOP/s by independent
 //! multiply-adds, one image at a time through ResNet-50: most 1×1 layers 135–187 GFLOP/s on both cores (59–81 %), the
 //! 7×7 stem 184 (80 %), 3×3 layers with stride 2 141–165 (61–72 %), Winograd layers 220–430 counted as plain products
-//! (up to 1.9 times the peak), the whole network 174 (76 %). On a Zen 3 server (AVX2, 102 GFLOP/s a core): 1×1 layers
-//! 124–160 (61–78 %), the stem 137–160 (67–78 %), stride 2 123–152, Winograd 286–437, the whole 170 (83 %). The example `layers`
-//! prints this table for the machine at hand.
+//! (up to 1.9 times the peak), the whole network 174 (76 %). On a Zen 3 server (AVX2, 102 GFLOP/s a core) in a still
+//! hour: 1×1 layers 151–188 (74–92 %), the stem 166 (81 %), stride 2 138–183, Winograd 330–517, the whole 204 (100 %); in
+//! 16-bit codes 1×1 layers 225–297, stride 2 257–292, Winograd 478–726, the whole 309. Where others use the host it is up to
+//! a quarter less. The example `layers` prints this table for the machine at hand.
 //!
 //! **Integers.** With [`frozen::Builder::precision`] set to [`frozen::Precision::Int16`], dense blocked layers of more
 //! than sixteen output channels multiply 16-bit codes and sum them in 32 bits, 3×3 layers also after Winograd's transform;
