@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+use crate::coded_query::Query;
 use crate::config::{HnswConfig, Progress, Stage};
 use crate::graph::{GraphData, MAX_LEVEL, NONE, ground_stride};
-use crate::quantize::{CodeView, Query};
+use crate::quantize::CodeView;
 use crate::rows::Rows;
 use crate::select::Selection;
-use crate::walk::{Links, Scored, Scratch, descend, search_layer, with_scratch};
+use crate::walk::{Links, Pace, Scored, Scratch, descend, search_layer, with_scratch};
 
 /// Nodes linked between two reports of progress.
 const REPORT: usize = 4096;
@@ -207,9 +208,9 @@ impl<'a> Inserter<'a> {
             (entry, top) = graph.entry().expect("an entry is never taken away");
         }
         self.query.set_node(node);
-        let mut start = descend(graph, &self.query, entry, top, level.min(top), scratch);
+        let mut start = descend(graph, &self.query, entry, top, level.min(top), Pace::Thorough, scratch);
         for layer in (0..=level.min(top)).rev() {
-            search_layer(graph, &self.query, start, layer, config.ef_construction, scratch);
+            search_layer(graph, &self.query, start, layer, config.ef_construction, Pace::Thorough, scratch);
             start = scratch.pool[0];
             scratch.pool.retain(|c| c.node != node);
             self.selection.choose(&scratch.pool, graph.m, &mut self.pair);

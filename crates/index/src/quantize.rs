@@ -5,14 +5,12 @@
 //! once for a query. Some processors multiply quicker with smaller codes in the query: then they are half as large, and
 //! its scale twice.
 
-use half::slice::HalfFloatSliceExt;
-
 use crate::config::Codes;
-use crate::kernel::{self, padded, prefetch, prefetch_floats};
+use crate::kernel::{self, padded};
 use crate::rows::Rows;
 
 /// Largest size of the codes that are stored.
-const STORED_LIMIT: i8 = 127;
+pub(crate) const STORED_LIMIT: i8 = 127;
 /// Dimension from which on f32 vectors are linked by their halves.
 const HALVES_FROM: usize = 64;
 /// 1.5 · 2²³: a number near it has no digits behind the point.
@@ -21,12 +19,13 @@ pub(crate) const ROUND: f32 = 12_582_912.0;
 /// A matrix of codes, borrowed from memory or a mapped file.
 #[derive(Clone, Copy)]
 pub(crate) struct CodeView<'a> {
-    dim: usize,
-    matrix: Matrix<'a>,
+    pub(crate) dim: usize,
+    pub(crate) matrix: Matrix<'a>,
 }
 
+/// Rows of numbers, padded to whole cache lines.
 #[derive(Clone, Copy)]
-enum Matrix<'a> {
+pub(crate) enum Matrix<'a> {
     F32(&'a [f32]),
     F16(&'a [u16]),
     I8 { rows: &'a [u8], scales: &'a [f32] },
@@ -46,7 +45,7 @@ impl<'a> CodeView<'a> {
     }
 
     /// Numbers a padded row.
-    fn stride(&self) -> usize {
+    pub(crate) fn stride(&self) -> usize {
         match self.matrix {
             Matrix::F32(_) => padded::<f32>(self.dim),
             Matrix::F16(_) => padded::<u16>(self.dim),
@@ -59,145 +58,6 @@ impl<'a> CodeView<'a> {
             Matrix::F32(rows) => rows.len() / self.stride(),
             Matrix::F16(rows) => rows.len() / self.stride(),
             Matrix::I8 { rows, scales } => (rows.len() / self.stride()).min(scales.len()),
-        }
-    }
-
-    /// A query ready for these codes.
-    pub(crate) fn query(&self, vector: &[f32]) -> Query<'a> {
-        let mut query = self.blank_query();
-        match query.view.matrix {
-            Matrix::F32(_) | Matrix::F16(_) => query.floats.all_mut()[..self.dim].copy_from_slice(vector),
-            Matrix::I8 { .. } => {
-                let codes: &mut [i8] = query.bytes.all_mut();
-                query.scale = quantize(vector, kernel::best().i8_limit, |at, code| codes[at] = code);
-                query.offset = 128 * codes.iter().map(|&c| i32::from(c)).sum::<i32>();
-            }
-        }
-        query
-    }
-
-    /// A query to be filled by [`Query::set_node`].
-    pub(crate) fn blank_query(&self) -> Query<'a> {
-        let stride = self.stride();
-        let (floats, bytes) = match self.matrix {
-            Matrix::F32(_) | Matrix::F16(_) => (Rows::with_rows(stride * 4, 1), Rows::new(0)),
-            Matrix::I8 { .. } => (Rows::new(0), Rows::with_rows(stride, 1)),
-        };
-        Query {
-            view: *self,
-            stride,
-            nodes: self.nodes() as u32,
-            node: None,
-            floats,
-            bytes,
-            scale: 1.0,
-            offset: 0,
-        }
-    }
-}
-
-/// A query in the form its codes are scored with.
-pub(crate) struct Query<'a> {
-    view: CodeView<'a>,
-    stride: usize,
-    nodes: u32,
-    /// The stored f32 row that is the query, in place of `floats`.
-    node: Option<u32>,
-    floats: Rows,
-    bytes: Rows,
-    scale: f32,
-    offset: i32,
-}
-
-impl Query<'_> {
-    /// Makes a stored vector the query, by its codes.
-    pub(crate) fn set_node(&mut self, node: u32) {
-        let range = node as usize * self.stride..(node as usize + 1) * self.stride;
-        match self.view.matrix {
-            Matrix::F32(_) => {
-                assert!(node < self.nodes, "a node has no codes");
-                self.node = Some(node);
-            }
-            Matrix::F16(rows) => {
-                bytemuck::cast_slice::<u16, half::f16>(&rows[range])
-                    .convert_to_f32_slice(self.floats.all_mut());
-            }
-            Matrix::I8 { rows, scales } => {
-                let codes: &mut [i8] = self.bytes.all_mut();
-                let halved = kernel::best().i8_limit < STORED_LIMIT;
-                // Sums of what is added to make the codes positive are taken off at the end: plain loops over bytes.
-                let (mut sum, middle) = (0u32, if halved { 64 } else { 128 });
-                for (code, &byte) in codes.iter_mut().zip(&rows[range]) {
-                    let positive = if halved { ((u16::from(byte) + 1) >> 1) as u8 } else { byte };
-                    *code = positive.wrapping_sub(middle) as i8;
-                    sum += u32::from(positive);
-                }
-                let sum = sum as i32 - i32::from(middle) * self.stride as i32;
-                self.scale = scales[node as usize] * if halved { 2.0 } else { 1.0 };
-                self.offset = 128 * sum;
-            }
-        }
-    }
-
-    /// Scores of nodes, one for each. Panics for a node that is not there.
-    #[inline]
-    pub(crate) fn scores(&self, nodes: &[u32], scores: &mut Vec<f32>) {
-        // Everything the kernels trust is checked here, once for all rows.
-        assert!(nodes.iter().all(|&n| n < self.nodes), "a node has no codes");
-        scores.clear();
-        scores.resize(nodes.len(), 0.0);
-        let kernels = kernel::best();
-        match self.view.matrix {
-            Matrix::F32(rows) => {
-                let query: &[f32] = match self.node {
-                    Some(node) => &rows[node as usize * self.stride..][..self.stride],
-                    None => self.floats.all(),
-                };
-                // SAFETY: nodes are rows (above), the query is a padded row, `best` fits the processor.
-                unsafe { (kernels.f32)(query.as_ptr(), rows.as_ptr(), self.stride, nodes, scores) }
-            }
-            Matrix::F16(rows) => {
-                // SAFETY: as above.
-                unsafe {
-                    (kernels.f16)(
-                        self.floats.all::<f32>().as_ptr(),
-                        rows.as_ptr(),
-                        self.stride,
-                        nodes,
-                        scores,
-                    )
-                }
-            }
-            Matrix::I8 { rows, scales } => {
-                let sums: &mut [i32] = bytemuck::cast_slice_mut(scores);
-                // SAFETY: as above.
-                unsafe {
-                    (kernels.i8)(self.bytes.all::<i8>().as_ptr(), rows.as_ptr(), self.stride, nodes, sums)
-                }
-                for (score, &node) in scores.iter_mut().zip(nodes) {
-                    let sum = score.to_bits() as i32 - self.offset;
-                    *score = self.scale * scales[node as usize] * sum as f32;
-                }
-            }
-        }
-    }
-
-    /// Asks for what a row's score is multiplied with.
-    #[inline(always)]
-    pub(crate) fn prefetch_scale(&self, node: u32) {
-        if let Matrix::I8 { scales, .. } = self.view.matrix {
-            prefetch(scales.as_ptr().wrapping_add(node as usize), 1);
-        }
-    }
-
-    /// Asks for a row ahead of its use.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, node: u32) {
-        let at = node as usize * self.stride;
-        match self.view.matrix {
-            Matrix::F32(rows) => prefetch_floats(&rows[at..at + self.stride]),
-            Matrix::F16(rows) => prefetch_floats(&rows[at..at + self.stride]),
-            Matrix::I8 { rows, .. } => prefetch(rows.as_ptr().wrapping_add(at), self.stride),
         }
     }
 }
@@ -231,8 +91,9 @@ impl CodeBuffer {
                 self.rows.push(&<Vec<half::f16> as half::vec::HalfFloatVecExt>::from_f32_slice(vector));
             }
             Codes::I8 | Codes::Auto => {
-                self.scales
-                    .push(quantize(vector, STORED_LIMIT, |at, code| self.line[at] = code as u8 ^ 0x80));
+                let line: &mut [i8] = bytemuck::cast_slice_mut(&mut self.line[..vector.len()]);
+                self.scales.push(quantize(vector, STORED_LIMIT, line));
+                line.iter_mut().for_each(|code| *code ^= i8::MIN);
                 self.rows.push(&self.line);
             }
         }
@@ -282,64 +143,23 @@ pub(crate) fn row_bytes(dim: usize, codes: Codes) -> usize {
     }
 }
 
-/// Hands over the codes of a vector, none larger than `limit`, and returns its scale.
-fn quantize(vector: &[f32], limit: i8, mut put: impl FnMut(usize, i8)) -> f32 {
-    let largest = vector.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+/// Writes the codes of a vector, none larger than `limit`, and returns its scale.
+pub(crate) fn quantize(vector: &[f32], limit: i8, codes: &mut [i8]) -> f32 {
+    const LANES: usize = 16;
+    // Side by side: one after the other each comparison would wait for the last.
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, rest) = vector.as_chunks::<LANES>();
+    let larger = |lane: &mut f32, x: &f32| *lane = if x.abs() > *lane { x.abs() } else { *lane };
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, x)| larger(lane, x));
+    }
+    lanes.iter_mut().zip(rest).for_each(|(lane, x)| larger(lane, x));
+    let largest = lanes.into_iter().fold(0.0, f32::max);
     let limit = f32::from(limit);
-    let scale = largest / limit;
     let factor = if largest > 0.0 { limit / largest } else { 0.0 };
-    for (at, x) in vector.iter().enumerate() {
+    for (code, x) in codes.iter_mut().zip(vector) {
         // Adding this rounds to an integer, which then stands in the low bits: quicker than asking for it.
-        put(at, (x * factor + ROUND).to_bits() as i8);
+        *code = (x * factor + ROUND).to_bits() as i8;
     }
-    scale
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::{Rng, SeedableRng};
-
-    fn unit(rng: &mut impl Rng, dim: usize) -> Vec<f32> {
-        let v: Vec<f32> = (0..dim).map(|_| rng.random_range(-1.0f32..1.0)).collect();
-        let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt();
-        v.into_iter().map(|x| x / norm).collect()
-    }
-
-    #[test]
-    fn codes_score_like_the_vectors_they_stand_for() {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
-        for dim in [1, 2, 16, 63, 64, 65, 512, 4096] {
-            let vectors: Vec<Vec<f32>> = (0..9).map(|_| unit(&mut rng, dim)).collect();
-            let query = unit(&mut rng, dim);
-            for (codes, tolerance) in [(Codes::F32, 1e-5), (Codes::F16, 2e-3), (Codes::I8, 2e-2)] {
-                let mut buffer = CodeBuffer::new(dim, codes);
-                vectors.iter().for_each(|v| buffer.push(v));
-                assert_eq!(buffer.view().nodes(), 9);
-                let mut scores = vec![];
-                buffer.view().query(&query).scores(&[8, 0, 3], &mut scores);
-                for (&node, score) in [8usize, 0, 3].iter().zip(&scores) {
-                    let want: f32 = vectors[node].iter().zip(&query).map(|(a, b)| a * b).sum();
-                    assert!((score - want).abs() < tolerance, "{codes:?} dim {dim}: {score} for {want}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_stored_vector_as_query_scores_itself_highest() {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(4);
-        for codes in [Codes::F32, Codes::F16, Codes::I8] {
-            let mut buffer = CodeBuffer::new(100, codes);
-            (0..20).for_each(|_| buffer.push(&unit(&mut rng, 100)));
-            let mut query = buffer.view().blank_query();
-            let mut scores = vec![];
-            for node in 0..20u32 {
-                query.set_node(node);
-                query.scores(&(0..20).collect::<Vec<_>>(), &mut scores);
-                assert!((scores[node as usize] - 1.0).abs() < 0.02);
-                assert!(scores.iter().enumerate().all(|(i, &s)| s < 0.9 || i == node as usize));
-            }
-        }
-    }
+    largest / limit
 }

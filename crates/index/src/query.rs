@@ -7,8 +7,7 @@ use crate::config::Codes;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::item_table::NodeRows;
-use crate::kernel::{prefetch_floats, score_f32};
-use crate::snapshot::Snapshot;
+use crate::rescore;
 use crate::tail::State;
 use crate::vector_index::{Neighbor, SearchParams};
 use crate::walk::{self, Scored, with_scratch};
@@ -276,39 +275,23 @@ fn walk(
             }
             ef = ef.saturating_mul(2).min(graph.nodes());
         }
-        let keep = if min == f32::NEG_INFINITY { rescored(snapshot, k) } else { usize::MAX };
+        let ranged = min != f32::NEG_INFINITY;
+        let keep = if ranged { usize::MAX } else { rescore::candidates(snapshot, k) };
         let pool = scratch.pool.iter().filter(|s| all || accept.node(s.node)).take(keep);
         let mut nodes: Vec<Scored> = pool.copied().collect();
-        if nodes.len() < k.min(accept.count) && min == f32::NEG_INFINITY {
+        if nodes.len() < k.min(accept.count) && !ranged {
             return Ok(Walked::TooFew);
         }
-        *scored += rescore(snapshot, padded, &mut nodes)?;
+        // Not needed where a walk's scores are those of exact search, to the last bit.
+        if snapshot.manifest.config.codes.resolve(snapshot.dim()) != Codes::F32 || codes.cut().is_some() {
+            *scored += if ranged {
+                rescore::all(snapshot, padded, &mut nodes)?
+            } else {
+                rescore::best(snapshot, padded, &mut nodes, k)?
+            };
+        }
         Ok(Walked::Enough(nodes, ef))
     })
-}
-
-/// How many of the best by their codes are scored by their vectors, for `k` of them to be the right ones.
-fn rescored(snapshot: &Snapshot, k: usize) -> usize {
-    match snapshot.manifest.config.codes.resolve(snapshot.dim()) {
-        Codes::F32 => k,
-        _ => k.saturating_add(k / 2).saturating_add(8),
-    }
-}
-
-/// Replaces scores by codes with scores by vectors; returns how many.
-fn rescore(snapshot: &Snapshot, query: &[f32], nodes: &mut [Scored]) -> Result<usize> {
-    if snapshot.manifest.config.codes.resolve(snapshot.dim()) == Codes::F32 {
-        return Ok(0);
-    }
-    for scored in nodes.iter() {
-        let row = snapshot.vector(scored.node)?;
-        prefetch_floats(row);
-    }
-    let names: Vec<u32> = nodes.iter().map(|s| s.node).collect();
-    let mut scores = vec![0.0; names.len()];
-    score_f32(query, snapshot.unchecked_exact()?.rows, &names, &mut scores);
-    nodes.iter_mut().zip(scores).for_each(|(s, score)| s.score = score);
-    Ok(names.len())
 }
 
 /// Adds what was written since the publication.

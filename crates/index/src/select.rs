@@ -4,7 +4,7 @@
 //! any already taken, so that links lead in all directions; what room is left goes to the nearest of those passed over.
 //! A list keeps the two apart, so that a further link finds its place by a few scores instead of by a new choice.
 
-use crate::quantize::Query;
+use crate::coded_query::Query;
 use crate::walk::Scored;
 
 /// Candidates compared with those taken before at once. More are often not needed: few are enough to fill a list.

@@ -7,12 +7,25 @@ use std::cell::RefCell;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::coded_query::Query;
+use crate::contest::Contest;
 use crate::graph::{GraphView, NONE};
-use crate::quantize::Query;
+use crate::visited::Visited;
 
 /// Rows asked for before the first is scored.
 const AHEAD: usize = 6;
 const EXPANDED: u32 = 1 << 31;
+/// Nodes whose links are followed together on a quick walk: while the processor waits for one row, it asks for others.
+const TOGETHER: usize = 2;
+
+/// How a walk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Node by node, every score in full: for links, which last.
+    Thorough,
+    /// A few nodes together, rows read no further than they promise ([`Contest`]): for answers.
+    Quick,
+}
 
 /// A graph to walk on: one being built or a finished one.
 pub(crate) trait Links {
@@ -56,11 +69,10 @@ pub(crate) struct Scored {
 /// Memory of a walk, reused from one to the next.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    visited: Vec<u64>,
-    /// Nodes marked as visited.
-    marked: Vec<u32>,
+    visited: Visited,
+    /// Nodes just met.
     fresh: Vec<u32>,
-    scores: Vec<f32>,
+    contest: Contest,
     /// The best nodes of the last walk, best first.
     pub(crate) pool: Vec<Scored>,
     /// Links followed and scores computed by the last walk.
@@ -81,30 +93,42 @@ pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 }
 
 impl Scratch {
-    fn begin(&mut self, nodes: usize) {
-        for node in self.marked.drain(..) {
-            self.visited[node as usize / 64] = 0;
+    /// Collects the links of the best nodes from place `next` on whose links were not followed yet, so many together.
+    /// Returns the place of the first and the place after the last, or `None` if there are no such nodes.
+    #[inline(always)]
+    fn follow(
+        &mut self,
+        links: &impl Links,
+        level: u8,
+        next: usize,
+        together: usize,
+    ) -> Option<(usize, usize)> {
+        self.fresh.clear();
+        let (mut places, mut left) = (None, together);
+        for place in next..self.pool.len() {
+            let node = self.pool[place].node;
+            if node & EXPANDED != 0 {
+                continue;
+            }
+            self.pool[place].node |= EXPANDED;
+            links.each(node, level, |link| self.fresh.push(link));
+            places = Some((places.map_or(place, |(first, _)| first), place + 1));
+            left -= 1;
+            if left == 0 {
+                break;
+            }
         }
-        if self.visited.len() < nodes.div_ceil(64) {
-            self.visited.resize(nodes.div_ceil(64), 0);
-        }
-        self.pool.clear();
+        places
     }
 
-    /// Marks nodes and leaves those that were not marked before.
+    /// Scores the nodes just met; on a quick walk those that will not reach `bar` are taken out.
     #[inline(always)]
-    fn visit(&mut self, nodes: &mut Vec<u32>) {
-        let mut fresh = 0;
-        for at in 0..nodes.len() {
-            // Without a branch: which of them are new is hard to foretell.
-            let node = nodes[at];
-            let word = &mut self.visited[node as usize / 64];
-            nodes[fresh] = node;
-            fresh += usize::from(*word >> (node % 64) & 1 == 0);
-            *word |= 1 << (node % 64);
+    fn score(&mut self, query: &Query<'_>, bar: f32, pace: Pace) {
+        self.scored += self.fresh.len();
+        match pace {
+            Pace::Thorough => query.scores(&self.fresh, &mut self.contest.scores),
+            Pace::Quick => self.contest.enter(query, &mut self.fresh, bar),
         }
-        nodes.truncate(fresh);
-        self.marked.extend_from_slice(nodes);
     }
 
     /// Puts a node in its place among the `ef` best; returns the place.
@@ -129,20 +153,21 @@ pub(crate) fn descend(
     entry: u32,
     top: u8,
     bottom: u8,
+    pace: Pace,
     scratch: &mut Scratch,
 ) -> Scored {
-    let Scratch { fresh, scores, scored, .. } = scratch;
-    query.scores(&[entry], scores);
-    *scored += 1;
-    let mut best = Scored { score: scores[0], node: entry };
+    scratch.fresh.clear();
+    scratch.fresh.push(entry);
+    scratch.score(query, f32::NEG_INFINITY, pace);
+    let mut best = Scored { score: scratch.contest.scores[0], node: entry };
     for level in (bottom + 1..=top).rev() {
         loop {
-            fresh.clear();
-            links.each(best.node, level, |link| fresh.push(link));
-            query.scores(fresh, scores);
-            *scored += fresh.len();
+            scratch.fresh.clear();
+            links.each(best.node, level, |link| scratch.fresh.push(link));
+            scratch.fresh.iter().take(AHEAD).for_each(|&node| query.prefetch(node));
+            scratch.score(query, best.score, pace);
             let before = best.node;
-            for (&node, &score) in fresh.iter().zip(scores.iter()) {
+            for (&node, &score) in scratch.fresh.iter().zip(&scratch.contest.scores) {
                 if score > best.score {
                     best = Scored { score, node };
                 }
@@ -162,42 +187,42 @@ pub(crate) fn search_layer(
     start: Scored,
     level: u8,
     ef: usize,
+    pace: Pace,
     scratch: &mut Scratch,
 ) {
-    scratch.begin(links.nodes());
-    scratch.visit(&mut vec![start.node]);
+    let together = if pace == Pace::Quick { TOGETHER } else { 1 };
+    scratch.visited.begin(links.nodes());
+    scratch.pool.clear();
+    scratch.fresh.clear();
+    scratch.fresh.push(start.node);
+    scratch.visited.visit(&mut scratch.fresh);
     scratch.pool.push(start);
     let mut next = 0;
-    while next < scratch.pool.len() {
-        let node = scratch.pool[next].node;
-        if node & EXPANDED != 0 {
-            next += 1;
-            continue;
-        }
-        scratch.pool[next].node |= EXPANDED;
-        let mut fresh = std::mem::take(&mut scratch.fresh);
-        fresh.clear();
-        links.each(node, level, |link| fresh.push(link));
-        scratch.visit(&mut fresh);
+    loop {
+        let seen = scratch.follow(links, level, next, together);
+        let Scratch { fresh, pool, visited, .. } = &mut *scratch;
+        let Some((first, end)) = seen else { break };
+        next = first + 1;
+        visited.visit(fresh);
         fresh.iter().take(AHEAD).for_each(|&node| query.prefetch(node));
         fresh.iter().for_each(|&node| query.prefetch_scale(node));
         // Followed next, should none of these be better.
-        if let Some(second) = scratch.pool[next..].iter().find(|c| c.node & EXPANDED == 0) {
-            links.prefetch(second.node);
-        }
-        let mut scores = std::mem::take(&mut scratch.scores);
-        query.scores(&fresh, &mut scores);
-        scratch.scored += fresh.len();
-        for (&node, &score) in fresh.iter().zip(&scores) {
+        pool[end..]
+            .iter()
+            .filter(|c| c.node & EXPANDED == 0)
+            .take(together)
+            .for_each(|c| links.prefetch(c.node));
+        let bar = if pool.len() < ef { f32::NEG_INFINITY } else { pool[ef - 1].score };
+        scratch.score(query, bar, pace);
+        for at in 0..scratch.fresh.len() {
+            let (node, score) = (scratch.fresh[at], scratch.contest.scores[at]);
             if let Some(place) = scratch.offer(ef, Scored { score, node }) {
                 next = next.min(place);
+                if place < next + together {
+                    links.prefetch(node);
+                }
             }
         }
-        if let Some(soon) = scratch.pool.get(next) {
-            links.prefetch(soon.node & !EXPANDED);
-        }
-        scratch.fresh = fresh;
-        scratch.scores = scores;
     }
     for candidate in &mut scratch.pool {
         candidate.node &= !EXPANDED;
@@ -207,12 +232,13 @@ pub(crate) fn search_layer(
 /// Fills the pool with the `ef` nodes nearest to the query, best first.
 pub(crate) fn search(graph: &GraphView<'_>, query: &Query<'_>, ef: usize, scratch: &mut Scratch) {
     scratch.scored = 0;
+    scratch.contest.begin();
     if graph.entry == NONE {
         scratch.pool.clear();
         return;
     }
-    let start = descend(graph, query, graph.entry, graph.level(graph.entry), 0, scratch);
-    search_layer(graph, query, start, 0, ef.min(graph.nodes()), scratch);
+    let start = descend(graph, query, graph.entry, graph.level(graph.entry), 0, Pace::Quick, scratch);
+    search_layer(graph, query, start, 0, ef.min(graph.nodes()), Pace::Quick, scratch);
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ pub(super) const I8_LIMIT: i8 = 64;
 
 /// Scores rows in groups of [`GROUP`], and what is left in as few as can be.
 macro_rules! in_groups {
-    ($score:ident, $query:ident, $rows:ident, $len:ident, $nodes:ident, $scores:ident) => {
-        let row = |node: &u32| $rows.wrapping_add(*node as usize * $len);
+    ($score:ident, $query:ident, $rows:ident, $stride:ident, $len:ident, $nodes:ident, $scores:ident) => {
+        let row = |node: &u32| $rows.wrapping_add(*node as usize * $stride);
         for (i, (group, scores)) in $nodes.chunks(GROUP).zip($scores.chunks_mut(GROUP)).enumerate() {
             for next in $nodes.iter().skip((i + 1) * GROUP).take(GROUP) {
                 prefetch(row(next), FIRST);
@@ -52,11 +52,12 @@ macro_rules! in_groups {
 pub(super) unsafe fn f32_many(
     query: *const f32,
     rows: *const f32,
+    stride: usize,
     len: usize,
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    in_groups!(group_f32, query, rows, len, nodes, scores);
+    in_groups!(group_f32, query, rows, stride, len, nodes, scores);
 }
 
 /// Scores of a few rows together: several streams from memory at once are read quicker than one after the other. Each
@@ -93,11 +94,12 @@ unsafe fn group_f32<const N: usize>(
 pub(super) unsafe fn f16_many(
     query: *const f32,
     rows: *const u16,
+    stride: usize,
     len: usize,
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    in_groups!(group_f16, query, rows, len, nodes, scores);
+    in_groups!(group_f16, query, rows, stride, len, nodes, scores);
 }
 
 /// Like [`group_f32`], for rows of f16.
@@ -134,11 +136,12 @@ unsafe fn group_f16<const N: usize>(
 pub(super) unsafe fn i8_many(
     query: *const i8,
     rows: *const u8,
+    stride: usize,
     len: usize,
     nodes: &[u32],
     scores: &mut [i32],
 ) {
-    let row = |node: &u32| rows.wrapping_add(*node as usize * len);
+    let row = |node: &u32| rows.wrapping_add(*node as usize * stride);
     for (i, (group, scores)) in nodes.chunks(GROUP_I8).zip(scores.chunks_mut(GROUP_I8)).enumerate() {
         for next in nodes.iter().skip((i + 1) * GROUP_I8).take(GROUP_I8) {
             prefetch(row(next), len);

@@ -4,8 +4,30 @@ use std::arch::x86_64::*;
 
 use super::prefetch;
 
-/// Rows asked for ahead of the one being scored.
-const AHEAD: usize = 4;
+/// Rows scored together: each line of the query is read once for all of them, and several streams come from memory.
+const GROUP: usize = 4;
+
+/// Scores rows in groups of [`GROUP`], the next group asked for before.
+macro_rules! in_groups {
+    ($score:ident, $bytes:literal, $query:ident, $rows:ident, $stride:ident, $len:ident, $nodes:ident, $scores:ident) => {
+        let row = |node: &u32| $rows.wrapping_add(*node as usize * $stride);
+        for (i, (group, scores)) in $nodes.chunks(GROUP).zip($scores.chunks_mut(GROUP)).enumerate() {
+            for next in $nodes.iter().skip((i + 1) * GROUP).take(GROUP) {
+                prefetch(row(next), $len * $bytes);
+            }
+            // SAFETY: the caller promises that every node is a row of `len` numbers, as is the query.
+            unsafe {
+                match *group {
+                    [a, b, c, d] => $score($query, [a, b, c, d].map(|n| row(&n)), $len, scores),
+                    [a, b, c] => $score($query, [a, b, c].map(|n| row(&n)), $len, scores),
+                    [a, b] => $score($query, [a, b].map(|n| row(&n)), $len, scores),
+                    [a] => $score($query, [row(&a)], $len, scores),
+                    _ => {}
+                }
+            }
+        }
+    };
+}
 
 /// # Safety
 /// See [`super::Many`]; needs AVX-512 F.
@@ -13,40 +35,47 @@ const AHEAD: usize = 4;
 pub(super) unsafe fn f32_many(
     query: *const f32,
     rows: *const f32,
+    stride: usize,
     len: usize,
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
-        if let Some(&next) = nodes.get(i + AHEAD) {
-            prefetch(rows.wrapping_add(next as usize * len), len * 4);
+    in_groups!(group_f32, 4, query, rows, stride, len, nodes, scores);
+}
+
+/// Scores of a few rows together; each is summed alike, in two vectors, whatever the group.
+///
+/// # Safety
+/// Query and rows have `len` numbers, a multiple of 16; needs AVX-512 F.
+#[target_feature(enable = "avx512f")]
+unsafe fn group_f32<const N: usize>(
+    query: *const f32,
+    rows: [*const f32; N],
+    len: usize,
+    scores: &mut [f32],
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; N];
+    for at in (0..len / 32 * 32).step_by(32) {
+        // SAFETY: as above.
+        unsafe {
+            let query = [_mm512_loadu_ps(query.add(at)), _mm512_loadu_ps(query.add(at + 16))];
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                sums[0] = _mm512_fmadd_ps(query[0], _mm512_loadu_ps(row.add(at)), sums[0]);
+                sums[1] = _mm512_fmadd_ps(query[1], _mm512_loadu_ps(row.add(at + 16)), sums[1]);
+            }
         }
-        // SAFETY: the caller promises that the node is a row of `len` numbers, as is the query; `len` is a multiple of 16.
-        *score = unsafe {
-            let row = rows.add(node as usize * len);
-            let mut sums = [_mm512_setzero_ps(); 4];
-            let mut at = 0;
-            while at + 64 <= len {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let offset = at + lane * 16;
-                    *sum = _mm512_fmadd_ps(
-                        _mm512_loadu_ps(query.add(offset)),
-                        _mm512_loadu_ps(row.add(offset)),
-                        *sum,
-                    );
-                }
-                at += 64;
+    }
+    if !len.is_multiple_of(32) {
+        // SAFETY: as above: one line is left.
+        unsafe {
+            let query = _mm512_loadu_ps(query.add(len - 16));
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                sums[0] = _mm512_fmadd_ps(query, _mm512_loadu_ps(row.add(len - 16)), sums[0]);
             }
-            while at < len {
-                sums[0] =
-                    _mm512_fmadd_ps(_mm512_loadu_ps(query.add(at)), _mm512_loadu_ps(row.add(at)), sums[0]);
-                at += 16;
-            }
-            _mm512_reduce_add_ps(_mm512_add_ps(
-                _mm512_add_ps(sums[0], sums[1]),
-                _mm512_add_ps(sums[2], sums[3]),
-            ))
-        };
+        }
+    }
+    for (score, sums) in scores.iter_mut().zip(sums) {
+        *score = _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
     }
 }
 
@@ -56,27 +85,39 @@ pub(super) unsafe fn f32_many(
 pub(super) unsafe fn f16_many(
     query: *const f32,
     rows: *const u16,
+    stride: usize,
     len: usize,
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
-        if let Some(&next) = nodes.get(i + AHEAD) {
-            prefetch(rows.wrapping_add(next as usize * len), len * 2);
-        }
-        // SAFETY: as above; `len` is a multiple of 32.
-        *score = unsafe {
-            let row = rows.add(node as usize * len);
-            let mut sums = [_mm512_setzero_ps(); 2];
-            for at in (0..len).step_by(32) {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let offset = at + lane * 16;
-                    let halves = _mm256_loadu_si256(row.add(offset).cast());
-                    *sum = _mm512_fmadd_ps(_mm512_loadu_ps(query.add(offset)), _mm512_cvtph_ps(halves), *sum);
-                }
+    in_groups!(group_f16, 2, query, rows, stride, len, nodes, scores);
+}
+
+/// Like [`group_f32`], for rows of f16.
+///
+/// # Safety
+/// Query and rows have `len` numbers, a multiple of 32; needs AVX-512 F.
+#[target_feature(enable = "avx512f")]
+unsafe fn group_f16<const N: usize>(
+    query: *const f32,
+    rows: [*const u16; N],
+    len: usize,
+    scores: &mut [f32],
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; N];
+    for at in (0..len).step_by(32) {
+        // SAFETY: as above.
+        unsafe {
+            let query = [_mm512_loadu_ps(query.add(at)), _mm512_loadu_ps(query.add(at + 16))];
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                let numbers = |from: usize| _mm512_cvtph_ps(_mm256_loadu_si256(row.add(from).cast()));
+                sums[0] = _mm512_fmadd_ps(query[0], numbers(at), sums[0]);
+                sums[1] = _mm512_fmadd_ps(query[1], numbers(at + 16), sums[1]);
             }
-            _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]))
-        };
+        }
+    }
+    for (score, sums) in scores.iter_mut().zip(sums) {
+        *score = _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
     }
 }
 
@@ -86,40 +127,29 @@ pub(super) unsafe fn f16_many(
 pub(super) unsafe fn i8_many(
     query: *const i8,
     rows: *const u8,
+    stride: usize,
     len: usize,
     nodes: &[u32],
     scores: &mut [i32],
 ) {
-    for (i, (&node, score)) in nodes.iter().zip(scores).enumerate() {
-        if let Some(&next) = nodes.get(i + AHEAD) {
-            prefetch(rows.wrapping_add(next as usize * len), len);
+    in_groups!(group_i8, 1, query, rows, stride, len, nodes, scores);
+}
+
+/// # Safety
+/// Query and rows have `len` codes, a multiple of 64; needs AVX-512 F, BW and VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn group_i8<const N: usize>(query: *const i8, rows: [*const u8; N], len: usize, scores: &mut [i32]) {
+    let mut sums = [_mm512_setzero_si512(); N];
+    for at in (0..len).step_by(64) {
+        // SAFETY: as above.
+        unsafe {
+            let query = _mm512_loadu_si512(query.add(at).cast());
+            for (row, sum) in rows.iter().zip(&mut sums) {
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_loadu_si512(row.add(at).cast()), query);
+            }
         }
-        // SAFETY: as above; `len` is a multiple of 64.
-        *score = unsafe {
-            let row = rows.add(node as usize * len);
-            let mut sums = [_mm512_setzero_si512(); 4];
-            let mut at = 0;
-            while at + 256 <= len {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let offset = at + lane * 64;
-                    let (x, q) = (
-                        _mm512_loadu_si512(row.add(offset).cast()),
-                        _mm512_loadu_si512(query.add(offset).cast()),
-                    );
-                    *sum = _mm512_dpbusd_epi32(*sum, x, q);
-                }
-                at += 256;
-            }
-            while at < len {
-                let (x, q) =
-                    (_mm512_loadu_si512(row.add(at).cast()), _mm512_loadu_si512(query.add(at).cast()));
-                sums[0] = _mm512_dpbusd_epi32(sums[0], x, q);
-                at += 64;
-            }
-            _mm512_reduce_add_epi32(_mm512_add_epi32(
-                _mm512_add_epi32(sums[0], sums[1]),
-                _mm512_add_epi32(sums[2], sums[3]),
-            ))
-        };
+    }
+    for (score, sum) in scores.iter_mut().zip(sums) {
+        *score = _mm512_reduce_add_epi32(sum);
     }
 }

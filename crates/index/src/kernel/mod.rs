@@ -17,12 +17,13 @@ use std::sync::OnceLock;
 /// Bytes of a cache line; rows are padded to a multiple.
 pub(crate) const LINE: usize = 64;
 
-/// Scores rows `nodes` of a matrix against a query: `(query, matrix, numbers a row, nodes, scores)`.
+/// Scores the first numbers of rows `nodes` of a matrix against a query: `(query, matrix, numbers a row, numbers
+/// multiplied, nodes, scores)`. For the last numbers of each row, query and matrix are handed over from there on.
 ///
 /// # Safety
-/// The query has a row's length, which is a multiple of a cache line; every node is a row of the matrix; `scores` is
-/// as long as `nodes`; the processor has the instructions of the kernel.
-pub(crate) type Many<Q, T, S> = unsafe fn(*const Q, *const T, usize, &[u32], &mut [S]);
+/// The numbers multiplied are a multiple of a cache line, and the query has as many; every node is a row of the matrix
+/// with as many; `scores` is as long as `nodes`; the processor has the instructions of the kernel.
+pub(crate) type Many<Q, T, S> = unsafe fn(*const Q, *const T, usize, usize, &[u32], &mut [S]);
 
 /// Rows that are multiplied together in 16 bits.
 pub(crate) const PANEL: usize = 16;
@@ -150,7 +151,7 @@ pub(crate) fn padded<T>(dim: usize) -> usize {
 pub(crate) fn score_f32(query: &[f32], rows: &[f32], nodes: &[u32], scores: &mut [f32]) {
     check::<f32, f32>(query.len(), rows.len(), nodes, scores.len());
     // SAFETY: checked above; `best` only returns what the processor has.
-    unsafe { (best().f32)(query.as_ptr(), rows.as_ptr(), query.len(), nodes, scores) }
+    unsafe { (best().f32)(query.as_ptr(), rows.as_ptr(), query.len(), query.len(), nodes, scores) }
 }
 
 /// Scalar product of two padded rows.
@@ -216,9 +217,9 @@ mod tests {
                 check::<f32, f32>(len32, r32.len(), &nodes, 5);
                 // SAFETY: the shapes fit by construction, `available` lists what the processor has.
                 unsafe {
-                    (set.f32)(q32.as_ptr(), r32.as_ptr(), len32, &nodes, &mut s32);
-                    (set.f16)(q32.as_ptr(), r16.as_ptr(), len16, &nodes, &mut s16);
-                    (set.i8)(q8.as_ptr(), r8.as_ptr(), len8, &nodes, &mut s8);
+                    (set.f32)(q32.as_ptr(), r32.as_ptr(), len32, len32, &nodes, &mut s32);
+                    (set.f16)(q32.as_ptr(), r16.as_ptr(), len16, len16, &nodes, &mut s16);
+                    (set.i8)(q8.as_ptr(), r8.as_ptr(), len8, len8, &nodes, &mut s8);
                 }
                 for (i, &node) in nodes.iter().enumerate() {
                     let node = node as usize;
@@ -232,6 +233,52 @@ mod tests {
                     let want: i32 =
                         (0..len8).map(|j| i32::from(q8[j]) * i32::from(r8[node * len8 + j])).sum();
                     assert_eq!(s8[i], want, "{} i8 {lines}", set.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_rows_add_up_on_every_set() {
+        let mut rng = rng();
+        let (nodes, lines) = ([3u32, 1, 0, 4, 2, 1, 3], 9);
+        let q: Vec<f32> = (0..lines * 32).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let rows: Vec<f32> = (0..5 * lines * 32).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let halves: Vec<u16> = rows.iter().map(|&x| f16::from_f32(x).to_bits()).collect();
+        let codes: Vec<u8> = (0..5 * lines * 64).map(|_| rng.random()).collect();
+        let q8: Vec<i8> = (0..lines * 64).map(|_| rng.random_range(-64..=64)).collect();
+        for set in available() {
+            for cut in 1..lines {
+                let mut sums = [[0.0f32; 7]; 3];
+                let mut counts = [[0i32; 7]; 3];
+                let mut halved = [[0.0f32; 7]; 3];
+                for (i, (from, len)) in [(0, lines), (0, cut), (cut, lines - cut)].into_iter().enumerate() {
+                    // SAFETY: parts of rows that are there, `available` lists what the processor has.
+                    unsafe {
+                        let (q, rows) = (q.as_ptr(), rows.as_ptr());
+                        (set.f32)(
+                            q.add(from * 16),
+                            rows.add(from * 16),
+                            lines * 16,
+                            len * 16,
+                            &nodes,
+                            &mut sums[i],
+                        );
+                        let rows = halves.as_ptr().add(from * 32);
+                        (set.f16)(q.add(from * 32), rows, lines * 32, len * 32, &nodes, &mut halved[i]);
+                        let rows = codes.as_ptr().add(from * 64);
+                        let q8 = q8.as_ptr().add(from * 64);
+                        (set.i8)(q8, rows, lines * 64, len * 64, &nodes, &mut counts[i]);
+                    }
+                }
+                for at in 0..nodes.len() {
+                    assert!((sums[0][at] - sums[1][at] - sums[2][at]).abs() < 1e-4, "{} f32 {cut}", set.name);
+                    assert!(
+                        (halved[0][at] - halved[1][at] - halved[2][at]).abs() < 1e-4,
+                        "{} f16 {cut}",
+                        set.name
+                    );
+                    assert_eq!(counts[0][at], counts[1][at] + counts[2][at], "{} i8 {cut}", set.name);
                 }
             }
         }

@@ -9,6 +9,7 @@ const LANES: usize = 16;
 pub(super) unsafe fn f32_many(
     query: *const f32,
     rows: *const f32,
+    stride: usize,
     len: usize,
     nodes: &[u32],
     scores: &mut [f32],
@@ -17,7 +18,7 @@ pub(super) unsafe fn f32_many(
     let query = unsafe { std::slice::from_raw_parts(query, len) };
     for (&node, score) in nodes.iter().zip(scores) {
         // SAFETY: the caller promises that the node is a row.
-        let row = unsafe { std::slice::from_raw_parts(rows.add(node as usize * len), len) };
+        let row = unsafe { std::slice::from_raw_parts(rows.add(node as usize * stride), len) };
         *score = dot(query, row, |&x| x);
     }
 }
@@ -27,6 +28,7 @@ pub(super) unsafe fn f32_many(
 pub(super) unsafe fn f16_many(
     query: *const f32,
     rows: *const u16,
+    stride: usize,
     len: usize,
     nodes: &[u32],
     scores: &mut [f32],
@@ -35,7 +37,7 @@ pub(super) unsafe fn f16_many(
     let query = unsafe { std::slice::from_raw_parts(query, len) };
     for (&node, score) in nodes.iter().zip(scores) {
         // SAFETY: the caller promises that the node is a row.
-        let row = unsafe { std::slice::from_raw_parts(rows.add(node as usize * len), len) };
+        let row = unsafe { std::slice::from_raw_parts(rows.add(node as usize * stride), len) };
         *score = dot(query, row, |&x| f16::from_bits(x).to_f32());
     }
 }
@@ -45,6 +47,7 @@ pub(super) unsafe fn f16_many(
 pub(super) unsafe fn i8_many(
     query: *const i8,
     rows: *const u8,
+    stride: usize,
     len: usize,
     nodes: &[u32],
     scores: &mut [i32],
@@ -53,7 +56,7 @@ pub(super) unsafe fn i8_many(
     let query = unsafe { std::slice::from_raw_parts(query, len) };
     for (&node, score) in nodes.iter().zip(scores) {
         // SAFETY: the caller promises that the node is a row.
-        let row = unsafe { std::slice::from_raw_parts(rows.add(node as usize * len), len) };
+        let row = unsafe { std::slice::from_raw_parts(rows.add(node as usize * stride), len) };
         *score = query.iter().zip(row).map(|(&q, &x)| i32::from(q) * i32::from(x)).sum();
     }
 }
