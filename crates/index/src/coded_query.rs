@@ -8,8 +8,8 @@ use crate::rows::Rows;
 
 /// Cache lines from which on a row is worth scoring in two parts.
 const CUT_FROM: usize = 4;
-/// The first part is one in so many of a row's lines.
-const FIRST_SHARE: usize = 4;
+/// Eighths of a row's lines that are the first part.
+const FIRST_EIGHTHS: usize = 3;
 
 impl<'a> CodeView<'a> {
     /// A query ready for these codes.
@@ -39,7 +39,7 @@ impl<'a> CodeView<'a> {
             Matrix::I8 { .. } => (Rows::new(0), Rows::with_rows(stride, 1)),
         };
         let lines = stride * bytes_a_number / LINE;
-        let cut = (lines >= CUT_FROM).then(|| lines / FIRST_SHARE * (LINE / bytes_a_number));
+        let cut = (lines >= CUT_FROM).then(|| lines * FIRST_EIGHTHS / 8 * (LINE / bytes_a_number));
         Query {
             view: *self,
             stride,

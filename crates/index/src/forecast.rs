@@ -5,11 +5,12 @@
 
 /// Rows scored before anything is foretold.
 const LEARNED: f64 = 24.0;
-/// How far from the line a row may lie, in standard deviations. Of rows that belong just above the bar 1 in 44 is taken
+/// How far from the line a row may lie, in standard deviations. Of rows that belong just above the bar 1 in 160 is taken
 /// for one below it, were the distances normal, and of those that belong further up ever fewer: what is lost are the last
-/// places of a pool that is wider than what is asked for. On 60,000 clustered vectors of 512 dimensions the ten nearest
-/// are found as often as without (within 0.0006), and with 3 deviations a sixth more is read.
-const DEVIATIONS: f64 = 2.0;
+/// places of a pool. With 2, a pool hardly wider than what is asked for misses too much: on vectors of photographs the ten
+/// nearest of a pool of 12 fell from 0.991 to 0.987; with 2.5 to 0.9907, and nothing is lost in wider pools. With 3, a
+/// tenth more is read.
+const DEVIATIONS: f64 = 2.5;
 
 /// Sums over the rows scored: x the first part's score, y the whole.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,9 +76,13 @@ mod tests {
         let (first, whole) = pairs(4000);
         let mut forecast = Forecast::default();
         first.chunks(7).zip(whole.chunks(7)).for_each(|(x, y)| forecast.learn(x, y));
-        // 2 · least + 0.1 + 2 · 0.05 = bar
+        // 2 · least + 0.1 + 2.5 · 0.05 = bar
         for bar in [0.2, 0.5, 0.9] {
-            assert!((forecast.least(bar) - (bar - 0.2) / 2.0).abs() < 2e-3, "{bar}: {}", forecast.least(bar));
+            assert!(
+                (forecast.least(bar) - (bar - 0.225) / 2.0).abs() < 2e-3,
+                "{bar}: {}",
+                forecast.least(bar)
+            );
         }
     }
 
@@ -91,7 +96,7 @@ mod tests {
         let pairs = || first.iter().zip(&whole).map(|(&x, &y)| (f64::from(x) - mx, f64::from(y) - my));
         let slope = pairs().map(|(x, y)| x * y).sum::<f64>() / pairs().map(|(x, _)| x * x).sum::<f64>();
         let spread = (pairs().map(|(x, y)| (y - slope * x).powi(2)).sum::<f64>() / 48.0).sqrt();
-        let least = mx + (0.5 - my - 2.0 * spread) / slope;
+        let least = mx + (0.5 - my - 2.5 * spread) / slope;
         assert!((f64::from(forecast.least(0.5)) - least).abs() < 1e-6);
     }
 

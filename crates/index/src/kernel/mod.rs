@@ -10,6 +10,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod pairs_avx2;
+#[cfg(target_arch = "x86_64")]
+mod pairs_avx512;
 mod portable;
 
 use std::sync::OnceLock;
@@ -106,7 +108,7 @@ const AVX512: Kernels = Kernels {
     has_f16: true,
     i8: avx512::i8_many,
     i8_limit: 127,
-    pairs: None,
+    pairs: Some(pairs_avx512::PAIRS),
 };
 
 /// Every set this processor can run, best first.
