@@ -12,7 +12,7 @@ use super::layer::{Conv, IntWeights, blocks};
 use super::map::Map;
 use super::shared::Shared;
 use super::team::Team;
-use crate::int_tile::{IntTile, MAX_PIXELS, pack, run};
+use crate::int_tile::{self, IntTile, max_blocks, max_pixels, pack, run};
 use crate::simd::{Isa, LANES};
 
 /// How much faster than f32 the products are taken to be when algorithms are compared.
@@ -28,7 +28,7 @@ struct Spot {
 
 /// A convolution laid out for one image size.
 pub(super) struct Integer {
-    isa: Isa,
+    path: Isa,
     /// Offsets of the blocks of sixteen channels of a window.
     entries: Vec<u32>,
     spots: Vec<Spot>,
@@ -62,6 +62,8 @@ impl Integer {
         output: Map,
         residual: Option<Map>,
     ) -> Self {
+        let path = int_tile::path(isa);
+        let widest = max_pixels(path);
         let (row, pixel, plane) = (input.row(), input.pixel(), input.plane());
         let (stride, dilation) = (conv.cfg.stride, conv.cfg.dilation);
         let mut entries = Vec::new();
@@ -81,12 +83,12 @@ impl Integer {
         let image_len = |map: Map| map.plane() * map.planes();
         let largest = [Some(input), Some(output), residual].into_iter().flatten().map(image_len).max();
         // The offsets of a tile reach over at most so many images as it has pixels.
-        let together = if largest.is_some_and(|l| l <= u32::MAX as usize / MAX_PIXELS) { n } else { 1 };
+        let together = if largest.is_some_and(|l| l <= u32::MAX as usize / widest) { n } else { 1 };
         let (out_place, residual_place) = (output.offsets(), residual.map(|r| r.offsets()));
         let (mut spots, mut in_offsets, mut out_offsets) = (Vec::new(), Vec::new(), Vec::new());
         let mut residual_offsets = Vec::new();
         for group in (0..n).step_by(together) {
-            let count = (together * pixels).div_ceil(MAX_PIXELS);
+            let count = (together * pixels).div_ceil(widest);
             let cut = |i: usize| group * pixels + together * pixels * i / count;
             for (first, end) in (0..count).map(|i| (cut(i), cut(i + 1))) {
                 let image = first / pixels;
@@ -102,9 +104,9 @@ impl Integer {
             }
         }
         let block_bytes = entries.len() * LANES * LANES * 2;
-        let spot_bytes = MAX_PIXELS * entries.len() * LANES * 2;
+        let spot_bytes = widest * entries.len() * LANES * 2;
         Self {
-            isa,
+            path,
             tasks: partition(spots.len(), blocks(conv.out_c), spot_bytes, block_bytes),
             entries,
             spots,
@@ -145,7 +147,7 @@ impl Integer {
     }
 
     fn spot_codes(&self) -> usize {
-        MAX_PIXELS * self.entries.len() * LANES
+        max_pixels(self.path) * self.entries.len() * LANES
     }
 
     /// # Safety
@@ -173,23 +175,28 @@ impl Integer {
                 let pixels = &self.in_offsets[spot.first..spot.first + spot.pixels];
                 let image = x.at(spot.image * in_image);
                 // SAFETY: the windows lie inside the images' maps, and a spot's codes have room for the widest tile.
-                unsafe { pack(self.isa, image, &self.entries, pixels, codes.as_mut_ptr()) }
+                unsafe { pack(self.path, image, &self.entries, pixels, codes.as_mut_ptr()) }
             })
             .collect();
-        for block in out_blocks {
-            let block_weights = &weights.pairs[block * pairs..(block + 1) * pairs];
+        let mut block = out_blocks.start;
+        while block < out_blocks.end {
+            let together = max_blocks(self.path).min(out_blocks.end - block);
+            let block_weights = &weights.pairs[block * pairs..(block + together) * pairs];
             let packed = codes.chunks_exact(self.spot_codes()).zip(&scales);
             for (spot, (codes, scales)) in spots.iter().zip(packed) {
                 let tile = IntTile {
                     packed: codes.as_ptr(),
                     pairs,
                     weights: block_weights.as_ptr(),
+                    weight_block: pairs,
                     scales: scales.as_ptr(),
-                    channel_scale: weights.scales[block].0.as_ptr(),
-                    bias: conv.bias[block].0.as_ptr(),
+                    channel_scale: weights.scales[block..block + together].as_ptr().cast(),
+                    bias: conv.bias[block..block + together].as_ptr().cast(),
                     out: y.at(spot.image * out_image + block * self.output.plane()),
+                    out_block: self.output.plane(),
                     out_offsets: self.out_offsets[spot.first..].as_ptr(),
                     residual: residual.at(spot.image * residual_image + block * residual_plane),
+                    residual_block: residual_plane,
                     residual_offsets: self
                         .residual_offsets
                         .get(spot.first..)
@@ -198,8 +205,9 @@ impl Integer {
                     high,
                 };
                 // SAFETY: offsets, weights and bias were laid out for these maps; the caller answers for the buffers.
-                unsafe { run(self.isa, spot.pixels, &tile) };
+                unsafe { run(self.path, spot.pixels, together, &tile) };
             }
+            block += together;
         }
     }
 }
