@@ -19,6 +19,14 @@ impl Precision {
     /// All there are.
     pub const ALL: [Self; 2] = [Self::F32, Self::Int16];
 
+    /// Bytes of a weight.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Int16 => 2,
+        }
+    }
+
     /// The instructions it is computed with where `best` are the processor's best: 16-bit codes have a path of their own
     /// for AVX-512 only with VNNI.
     pub fn isa(self, best: Isa) -> Isa {

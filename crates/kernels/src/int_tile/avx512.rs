@@ -75,13 +75,14 @@ pub(super) unsafe fn tile<const P: usize, const B: usize>(t: &IntTile) {
     // pointers are good for what the end reads and writes.
     unsafe {
         let mut sums = [[_mm512_setzero_si512(); B]; MAX_PIXELS];
-        let (mut codes, mut weights) = (t.packed, t.weights);
+        let (mut codes, mut weights, mut ahead) = (t.packed, t.weights, t.ahead);
         for _ in 0..t.pairs / 8 {
             for i in 0..8 {
                 let mut w = [_mm512_setzero_si512(); B];
                 for (b, w) in w.iter_mut().enumerate() {
                     *w = _mm512_load_si512(weights.add(b * t.weight_block + i).cast());
                 }
+                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(i).cast());
                 each_pixel!(PIXEL: {
                     let pair = codes.add(PIXEL * LANES + 2 * i).cast::<i32>().read_unaligned();
                     let x = _mm512_set1_epi32(pair);
@@ -90,6 +91,7 @@ pub(super) unsafe fn tile<const P: usize, const B: usize>(t: &IntTile) {
                     }
                 });
             }
+            ahead = ahead.wrapping_add(8);
             weights = weights.add(8);
             codes = codes.add(P * LANES);
         }

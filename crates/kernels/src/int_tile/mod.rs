@@ -70,6 +70,9 @@ pub(crate) struct IntTile {
     pub(crate) weights: *const Pair,
     /// Pairs from the weights of one block of output channels to those of the next.
     pub(crate) weight_block: usize,
+    /// As many pairs of one block, to be fetched into the cache meanwhile on paths that do so: the weights of a later tile,
+    /// or these weights. The address need not be good.
+    pub(crate) ahead: *const Pair,
     /// From activation codes back to values, one for each pixel.
     pub(crate) scales: *const f32,
     /// From weight codes back to weights, one for each of the channels.
@@ -253,6 +256,7 @@ mod tests {
             pairs: sums / 2,
             weights: weights.as_ptr(),
             weight_block: sums / 2,
+            ahead: weights.as_ptr_range().end,
             scales: scales.as_ptr(),
             channel_scale: channel_scale.as_ptr(),
             bias: bias.as_ptr(),

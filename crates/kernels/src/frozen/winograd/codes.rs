@@ -49,12 +49,15 @@ impl Winograd {
                 let at = f * all_out + block;
                 let weights_of_block = &weights.pairs[at * pairs..(at + together) * pairs];
                 let packed = codes.chunks_exact(room).zip(scales.iter());
-                for (pieces, (codes, scales)) in tiles.clone().zip(packed) {
+                for (i, (pieces, (codes, scales))) in tiles.clone().zip(packed).enumerate() {
+                    // The first tiles fetch the weights of the next blocks, or of the next frequency.
+                    let ahead = if i < together { together + i } else { 0 };
                     let tile = IntTile {
                         packed: codes.as_ptr(),
                         pairs,
                         weights: weights_of_block.as_ptr(),
                         weight_block: pairs,
+                        ahead: weights_of_block.as_ptr().wrapping_add(ahead * pairs),
                         scales: scales.as_ptr(),
                         channel_scale: weights.scales[at..at + together].as_ptr().cast(),
                         bias: ZEROS.as_ptr().cast(),
