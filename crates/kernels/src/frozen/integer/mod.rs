@@ -5,15 +5,14 @@
 //! Each pixel has a scale of its own, found while packing, so that no calibration is needed and a layer's result depends
 //! neither on the batch nor on the number of threads. Tiles go on from one image to the next.
 
-use std::cell::RefCell;
+mod run;
+
 use std::ops::Range;
 
-use super::direct::{TASKS_A_THREAD, direct_cycles, partition};
-use super::layer::{Conv, IntWeights, blocks};
+use super::direct::{direct_cycles, partition};
+use super::layer::{Conv, blocks};
 use super::map::Map;
-use super::shared::Shared;
-use super::team::Team;
-use crate::int_tile::{self, IntTile, MAX_PIXELS, max_blocks, max_pixels, pack, run};
+use crate::int_tile::{self, max_pixels};
 use crate::simd::{Isa, LANES};
 
 /// How much faster than f32 the products are taken to be when algorithms are compared.
@@ -123,141 +122,6 @@ impl Integer {
             residual,
         }
     }
-
-    /// Values of scratch memory for a run.
-    pub(super) fn scratch(&self) -> usize {
-        if self.shared { self.spots.len() * (self.spot_codes() / 2 + MAX_PIXELS) } else { 0 }
-    }
-
-    /// # Safety
-    /// As for the direct layer; `scratch` must be good for what `scratch()` asks for.
-    pub(super) unsafe fn run(
-        &self,
-        team: &Team<'_, '_>,
-        conv: &Conv,
-        (x, y, residual): (Shared, Shared, Shared),
-        scratch: Shared,
-    ) {
-        thread_local! {
-            /// Codes of a task, kept from one to the next.
-            static CODES: RefCell<Vec<i16>> = const { RefCell::new(Vec::new()) };
-        }
-        let weights = conv.packed_integer();
-        if self.shared {
-            let scales = self.spots.len() * self.spot_codes() / 2;
-            let packed = |first: usize| Packed {
-                codes: scratch.at(first * self.spot_codes() / 2).cast(),
-                scales: scratch.at(scales + first * MAX_PIXELS).cast(),
-            };
-            let parts = (TASKS_A_THREAD * rayon::current_num_threads()).min(self.spots.len());
-            team.for_each(parts, |part| {
-                let cut = |part: usize| self.spots.len() * part / parts;
-                // SAFETY: each task writes the codes and scales of its own spots.
-                unsafe { self.pack(cut(part)..cut(part + 1), x, packed(cut(part))) };
-            });
-            team.for_each(self.tasks.len(), |task| {
-                let (spots, out_blocks) = self.tasks[task].clone();
-                // SAFETY: tasks cover disjoint rectangles of (pixels, output blocks), so no two write the same values.
-                unsafe {
-                    let packed = packed(spots.start);
-                    self.multiply(conv, weights, spots, out_blocks, packed, (y, residual));
-                };
-            });
-        } else {
-            team.for_each(self.tasks.len(), |task| {
-                let (spots, out_blocks) = self.tasks[task].clone();
-                CODES.with_borrow_mut(|codes| {
-                    codes.resize(codes.len().max(spots.len() * self.spot_codes()), 0);
-                    let mut scales = vec![[0.0; MAX_PIXELS]; spots.len()];
-                    let packed = Packed { codes: codes.as_mut_ptr(), scales: scales.as_mut_ptr() };
-                    // SAFETY: as above; the codes are this thread's own.
-                    unsafe {
-                        self.pack(spots.clone(), x, packed);
-                        self.multiply(conv, weights, spots, out_blocks, packed, (y, residual));
-                    };
-                });
-            });
-        }
-    }
-
-    fn spot_codes(&self) -> usize {
-        max_pixels(self.path) * self.entries.len() * LANES
-    }
-
-    /// # Safety
-    /// As for `run`; `to` must have room for the codes and scales of these spots, and nobody else touch it.
-    unsafe fn pack(&self, spots: Range<usize>, x: Shared, to: Packed) {
-        let in_image = self.input.plane() * self.input.planes();
-        for (i, spot) in self.spots[spots].iter().enumerate() {
-            let pixels = &self.in_offsets[spot.first..spot.first + spot.pixels];
-            let image = x.at(spot.image * in_image);
-            // SAFETY: the windows lie inside the images' maps, and a spot's codes have room for the widest tile.
-            unsafe {
-                let codes = to.codes.add(i * self.spot_codes());
-                *to.scales.add(i) = pack(self.path, image, &self.entries, pixels, codes);
-            }
-        }
-    }
-
-    /// # Safety
-    /// As for `run`; `packed` must be of these spots, and nobody else write this rectangle at the same time.
-    unsafe fn multiply(
-        &self,
-        conv: &Conv,
-        weights: &IntWeights,
-        spots: Range<usize>,
-        out_blocks: Range<usize>,
-        packed: Packed,
-        (y, residual): (Shared, Shared),
-    ) {
-        let out_image = self.output.plane() * self.output.planes();
-        let residual_plane = self.residual.map_or(0, |m| m.plane());
-        let residual_image = self.residual.map_or(0, |m| m.plane() * m.planes());
-        let (low, high) = conv.activation.limits();
-        let pairs = self.entries.len() * LANES / 2;
-        let spots = &self.spots[spots];
-        let mut block = out_blocks.start;
-        while block < out_blocks.end {
-            let together = max_blocks(self.path).min(out_blocks.end - block);
-            let block_weights = &weights.pairs[block * pairs..(block + together) * pairs];
-            let following = max_blocks(self.path).min(out_blocks.end - block - together);
-            for (i, spot) in spots.iter().enumerate() {
-                // The first tiles fetch the weights of the blocks that follow.
-                let ahead = if i < following { together + i } else { 0 };
-                let tile = IntTile {
-                    packed: packed.codes.wrapping_add(i * self.spot_codes()),
-                    pairs,
-                    weights: block_weights.as_ptr(),
-                    weight_block: pairs,
-                    ahead: block_weights.as_ptr().wrapping_add(ahead * pairs),
-                    scales: packed.scales.wrapping_add(i).cast(),
-                    channel_scale: weights.scales[block..block + together].as_ptr().cast(),
-                    bias: conv.bias[block..block + together].as_ptr().cast(),
-                    out: y.at(spot.image * out_image + block * self.output.plane()),
-                    out_block: self.output.plane(),
-                    out_offsets: self.out_offsets[spot.first..].as_ptr(),
-                    residual: residual.at(spot.image * residual_image + block * residual_plane),
-                    residual_block: residual_plane,
-                    residual_offsets: self
-                        .residual_offsets
-                        .get(spot.first..)
-                        .map_or(std::ptr::null(), <[u32]>::as_ptr),
-                    low,
-                    high,
-                };
-                // SAFETY: offsets, weights and bias were laid out for these maps; the caller answers for the buffers.
-                unsafe { run(self.path, spot.pixels, together, &tile) };
-            }
-            block += together;
-        }
-    }
-}
-
-/// Where the codes and scales of some spots lie.
-#[derive(Clone, Copy)]
-struct Packed {
-    codes: *mut i16,
-    scales: *mut [f32; MAX_PIXELS],
 }
 
 #[cfg(test)]
@@ -265,8 +129,8 @@ mod tests {
     use candle_core::{Device, Tensor};
     use proptest::prelude::*;
 
-    use super::super::agreement::map_forward;
-    use super::super::{Builder, ConvLayer, Precision};
+    use crate::frozen::agreement::map_forward;
+    use crate::frozen::{Builder, ConvLayer, Precision};
     use crate::reference::{self, assert_close, noise, values};
     use crate::simd::Isa;
     use crate::{Activation, Conv2dConfig};
@@ -315,6 +179,8 @@ mod tests {
             ([1, 20, 11, 6], [24, 20, 3, 2], cfg(3, 4, 1)),
             ([1, 20, 11, 12], [24, 20, 3, 3], cfg(1, 2, 2)),
             ([1, 300, 1, 1], [17, 300, 1, 1], cfg(1, 0, 1)),
+            // More weights than a core keeps.
+            ([1, 520, 5, 5], [400, 520, 1, 1], cfg(1, 0, 1)),
         ] {
             assert_eq!(check(x, w, cfg), "int16");
         }
