@@ -44,10 +44,11 @@
 //! | depthwise | vector products, tap by tap, no sum over channels |
 //!
 //! A register tile is 14 pixels × 32 output channels with AVX-512 (28 of 32 registers hold sums), 6 × 16 with AVX2 and
-//! 2 × 16 (4 × 16 on 64-bit Arm) otherwise. Bias, residual and activation are applied while the sums are in registers.
-//! Where rows are short, tiles of at most six pixels go on in the next row. On a core whose other hardware thread is busy
-//! what counts is not multiply-adds alone but every instruction beside them, so the inner loops are unrolled. On AVX2 the
-//! tiles of integers and those on planes are written as instructions, because compilers kept some of their sums in memory.
+//! 2 × 16 (4 × 16 on 64-bit Arm) otherwise; of integers 14 × 32 with VNNI and 6 × 16 without. Bias, residual and activation
+//! are applied while the sums are in registers. Where rows are short, tiles of at most six pixels go on in the next row. On a
+//! core whose other hardware thread is busy what counts is not multiply-adds alone but every instruction beside them, so the
+//! inner loops are unrolled. On AVX2 the tiles of integers and those on planes are written as instructions, because compilers
+//! kept some of their sums in memory.
 //! The estimate that decides for Winograd weighs products, transforms and the stream of weights, which are four times
 //! as many after the transform: 3×3 layers of 512 channels take it for batches, but not for a single image.
 //!
@@ -63,18 +64,22 @@
 //! (up to 1.9 times the peak), the whole network 174 (76 %). On a Zen 3 server (AVX2, 102 GFLOP/s a core) in a still
 //! hour: 1×1 layers 151–188 (74–92 %), the stem 166 (81 %), stride 2 138–183, Winograd 330–517, the whole 204 (100 %); in
 //! 16-bit codes 1×1 layers 225–297, stride 2 257–292, Winograd 478–726, the whole 309. Where others use the host it is up to
-//! a quarter less. The example `layers` prints this table for the machine at hand.
+//! a quarter less. On two cores of a Sapphire Rapids server (AVX-512 with VNNI; its host leaves a core 120 to 180 GFLOP/s by the
+//! hour) ResNet-50 did 199 alone and 247 in batches of 8, in 16-bit codes 347 and 386: 1×1 layers 231–356, stride 2 296–353,
+//! Winograd 603–765 (medians of three interleaved runs). The example `layers` prints this table for the machine at hand.
 //!
 //! **Integers.** With [`frozen::Builder::precision`] set to [`frozen::Precision::Int16`], dense blocked layers of more
 //! than sixteen output channels multiply 16-bit codes and sum them in 32 bits, 3×3 layers also after Winograd's transform;
 //! everything else stays f32, and so do the maps between layers. Activations are coded in \[−4095, 4095\] with a scale for
 //! each pixel (after the transform for each piece and frequency), found while they are packed, so nothing is calibrated and
 //! an image has the same result in every batch that takes the same algorithms; weights have a scale for each output channel,
-//! as fine as the sum's 32 bits allow. AVX2 (also taken on AVX-512 processors) and the portable path compute the same bits
-//! but for Winograd's transforms, which AVX2 fuses. Of networks with random weights the vectors are within 7·10⁻⁷ of f32's in
-//! cosine distance (ResNet-50). The bare tile on one core of a Zen 3 server does 80 billion multiply-adds a second against
-//! 50 in f32; ResNet-50 on two cores takes 31.0 ms an image instead of 46.5 in batches of 8 and 30.6 instead of 49.1
-//! alone, ResNet-18 10.1 instead of 12.9 and 12.0 instead of 17.8. Recall@1, @10 and @100 of 296 photographs among 2,640
+//! as fine as the sum's 32 bits allow. AVX-512 with VNNI (without it AVX2's tile is taken), AVX2 and the portable path compute
+//! the same bits but for Winograd's transforms, which the first two fuse. Where the weights are cut among tasks, all threads
+//! make the codes beforehand; with VNNI the next weights are fetched during the products, which otherwise wait for them. Of
+//! networks with random weights the vectors are within 7·10⁻⁷ of f32's in cosine distance (ResNet-50). The bare tile on one core of
+//! a Zen 3 server does 80 billion multiply-adds a second against 50 in f32, that with VNNI on Sapphire Rapids 180, where
+//! independent multiply-adds in f32 come to 90. ResNet-50 on two cores of the Zen 3 server takes 31.0 ms an image instead of 46.5
+//! in batches of 8 and 30.6 instead of 49.1 alone, ResNet-18 10.1 instead of 12.9 and 12.0 instead of 17.8. Recall@1, @10 and @100 of 296 photographs among 2,640
 //! (Grocery; MobileNetV2 at 224 pixels, a ResNet-18 trained there at 128) are those of f32 to the last query.
 //!
 //! # Training: what a step costs

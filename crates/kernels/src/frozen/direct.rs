@@ -12,7 +12,7 @@ use crate::tile::{ANYWHERE, Tile, TileFn, max_pixels, paired, split, tile_fn};
 /// Bytes of input that a task may hold in the second-level cache beside the weights.
 const INPUT_SHARE: usize = 384 << 10;
 /// Tasks a thread, so that none waits long for the last.
-const TASKS_A_THREAD: usize = 4;
+pub(super) const TASKS_A_THREAD: usize = 4;
 
 /// The most pixels of a tile whose places are kept in registers, one each.
 const PLACES: usize = 6;

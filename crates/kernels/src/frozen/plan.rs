@@ -109,7 +109,9 @@ impl Plan {
                         scratch = scratch.max(length * count / LANES);
                         Algorithm::Winograd(winograd)
                     } else if precision == Precision::Int16 && Integer::suits(layer, input) {
-                        Algorithm::Integer(Integer::new(isa, layer, n, input, output, residual))
+                        let integer = Integer::new(isa, layer, n, input, output, residual);
+                        scratch = scratch.max(integer.scratch().div_ceil(LANES));
+                        Algorithm::Integer(integer)
                     } else {
                         Algorithm::Direct(Direct::new(isa, layer, n, input, output, residual))
                     }))
@@ -161,7 +163,7 @@ impl Plan {
                 unsafe {
                     match &**algorithm {
                         Algorithm::Direct(direct) => direct.run(team, layer, x, y, residual),
-                        Algorithm::Integer(integer) => integer.run(team, layer, x, y, residual),
+                        Algorithm::Integer(integer) => integer.run(team, layer, (x, y, residual), scratch),
                         Algorithm::Winograd(winograd) => winograd.run(team, layer, (x, y, residual), scratch),
                         Algorithm::Depthwise(depthwise) => depthwise.run(team, layer, x, y, residual),
                     }

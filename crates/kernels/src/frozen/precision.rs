@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::{Isa, KernelError};
+use crate::{Isa, KernelError, int_tile};
 
 /// What the convolutions of a frozen network multiply. Maps between layers are f32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -19,12 +19,20 @@ impl Precision {
     /// All there are.
     pub const ALL: [Self; 2] = [Self::F32, Self::Int16];
 
-    /// The instructions it is computed with where `best` are the processor's best: 16-bit codes have no path of their own
-    /// for AVX-512.
+    /// Bytes of a weight.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Int16 => 2,
+        }
+    }
+
+    /// The instructions it is computed with where `best` are the processor's best: 16-bit codes have a path of their own
+    /// for AVX-512 only with VNNI.
     pub fn isa(self, best: Isa) -> Isa {
-        match (self, best) {
-            (Self::Int16, Isa::Avx512) => Isa::Avx2,
-            _ => best,
+        match self {
+            Self::F32 => best,
+            Self::Int16 => int_tile::path(best),
         }
     }
 }

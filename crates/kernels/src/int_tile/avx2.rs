@@ -7,7 +7,10 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{IntTile, LANES, MAX_PIXELS, scales};
+use super::{IntTile, LANES, scales};
+
+/// The most pixels of a tile.
+const PIXELS: usize = 6;
 
 /// # Safety
 /// As for [`super::pack`] with `P` pixels, on a processor with AVX2.
@@ -121,8 +124,8 @@ macro_rules! sums {
 #[target_feature(enable = "avx2,fma")]
 #[rustfmt::skip]
 pub(super) unsafe fn tile<const P: usize>(t: &IntTile) {
-    const { assert!(P <= MAX_PIXELS && MAX_PIXELS == 6 && LANES == 16) };
-    let mut sums = [[_mm256_setzero_si256(); 2]; MAX_PIXELS];
+    const { assert!(P <= PIXELS && LANES == 16) };
+    let mut sums = [[_mm256_setzero_si256(); 2]; PIXELS];
     if t.pairs > 0 {
         // SAFETY: pairs are a multiple of eight; the codes of all pixels and the weights are there for each.
         unsafe {

@@ -7,16 +7,39 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 
 use crate::simd::{Isa, LANES};
 
-/// The most pixels of a tile.
-pub(crate) const MAX_PIXELS: usize = 6;
+/// The most pixels of a tile on any path.
+pub(crate) const MAX_PIXELS: usize = 14;
 /// The greatest code of an activation, in absolute value.
 pub(crate) const MAX_CODE: f32 = 4095.0;
 /// The greatest code of a weight, in absolute value.
 const MAX_WEIGHT: f64 = 32767.0;
+/// If a pixel's values are smaller, the factor to codes could be infinite; they are as good as zero.
+const SMALLEST: f32 = 1e-30;
+
+/// The path of integer tiles where `isa` is available: AVX-512 only with VNNI, without which AVX2's tile is as fast.
+pub(crate) fn path(isa: Isa) -> Isa {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if !avx512::available() => Isa::Avx2,
+        _ => isa,
+    }
+}
+
+/// The most pixels of a tile on this path.
+pub(crate) fn max_pixels(path: Isa) -> usize {
+    if path == Isa::Avx512 { MAX_PIXELS } else { 6 }
+}
+
+/// The most blocks of sixteen output channels of a tile on this path.
+pub(crate) fn max_blocks(path: Isa) -> usize {
+    if path == Isa::Avx512 { 2 } else { 1 }
+}
 
 /// Two summands of sixteen output channels: [channel][2], on one cache line.
 #[derive(Debug, Clone, Copy)]
@@ -45,37 +68,43 @@ pub(crate) struct IntTile {
     /// A multiple of eight.
     pub(crate) pairs: usize,
     pub(crate) weights: *const Pair,
+    /// Pairs from the weights of one block of output channels to those of the next.
+    pub(crate) weight_block: usize,
+    /// As many pairs of one block, to be fetched into the cache meanwhile on paths that do so: the weights of a later tile,
+    /// or these weights. The address need not be good.
+    pub(crate) ahead: *const Pair,
     /// From activation codes back to values, one for each pixel.
     pub(crate) scales: *const f32,
-    /// From weight codes back to weights, one for each of the sixteen channels.
+    /// From weight codes back to weights, one for each of the channels.
     pub(crate) channel_scale: *const f32,
     pub(crate) bias: *const f32,
     pub(crate) out: *mut f32,
+    pub(crate) out_block: usize,
     pub(crate) out_offsets: *const u32,
     pub(crate) residual: *const f32,
+    pub(crate) residual_block: usize,
     pub(crate) residual_offsets: *const u32,
     pub(crate) low: f32,
     pub(crate) high: f32,
 }
 
-/// `$call!(path, pixels)` for the instruction set and the number of pixels.
+/// `$call!(path, pixels)` for the path and the number of pixels.
 macro_rules! on_path {
-    (@$pixels:ident, $path:ident, $call:ident) => {
+    (@$pixels:ident, $path:ident, $call:ident, [$($p:literal),*]) => {
         match $pixels {
-            1 => $call!($path, 1),
-            2 => $call!($path, 2),
-            3 => $call!($path, 3),
-            4 => $call!($path, 4),
-            5 => $call!($path, 5),
-            6 => $call!($path, 6),
-            _ => unreachable!("tiles have 1 to {MAX_PIXELS} pixels"),
+            $($p => $call!($path, $p),)*
+            _ => unreachable!("no tile has {} pixels", $pixels),
         }
     };
-    ($isa:expr, $pixels:expr, $call:ident) => {
-        match ($isa, $pixels) {
+    ($path:expr, $pixels:expr, $call:ident) => {
+        match ($path, $pixels) {
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512 | Isa::Avx2, pixels) => on_path!(@pixels, avx2, $call),
-            (_, pixels) => on_path!(@pixels, portable, $call),
+            (Isa::Avx512, pixels) => {
+                on_path!(@pixels, avx512, $call, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14])
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, pixels) => on_path!(@pixels, avx2, $call, [1, 2, 3, 4, 5, 6]),
+            (_, pixels) => on_path!(@pixels, portable, $call, [1, 2, 3, 4, 5, 6]),
         }
     };
 }
@@ -84,12 +113,13 @@ macro_rules! on_path {
 /// factor from codes back to values of each pixel.
 ///
 /// # Safety
-/// `isa` must be available, `input` good for sixteen values at each sum of an entry and a pixel, `to` for all codes.
+/// `path` must come from [`path`] of an available one, `input` be good for sixteen values at each sum of an entry and a
+/// pixel, `to` for all codes.
 ///
 /// # Panics
-/// For no pixels and for more than [`MAX_PIXELS`].
+/// For no pixels and for more than [`max_pixels`].
 pub(crate) unsafe fn pack(
-    isa: Isa,
+    path: Isa,
     input: *const f32,
     entries: &[u32],
     pixels: &[u32],
@@ -103,31 +133,35 @@ pub(crate) unsafe fn pack(
             all[..$p].copy_from_slice(&unsafe { $path::pack(input, entries, pixels, to) });
         }};
     }
-    on_path!(isa, pixels.len(), pack);
+    on_path!(path, pixels.len(), pack);
     all
 }
 
-/// Computes a tile of at most [`MAX_PIXELS`] pixels.
+/// Computes a tile of at most [`max_pixels`] pixels and [`max_blocks`] blocks of output channels.
 ///
 /// # Safety
-/// `isa` must be available and the tile as [`IntTile`] describes it.
+/// `path` must come from [`path`] of an available one and the tile be as [`IntTile`] describes it.
 ///
 /// # Panics
-/// For no pixels and for more than [`MAX_PIXELS`].
-pub(crate) unsafe fn run(isa: Isa, pixels: usize, tile: &IntTile) {
+/// For no pixels or blocks and for more than there may be.
+pub(crate) unsafe fn run(path: Isa, pixels: usize, blocks: usize, tile: &IntTile) {
+    assert!((1..=max_blocks(path)).contains(&blocks), "no tile has {blocks} blocks");
     macro_rules! tile {
+        (avx512, $p:literal) => {
+            // SAFETY: passed on.
+            unsafe { if blocks == 2 { avx512::tile::<$p, 2>(tile) } else { avx512::tile::<$p, 1>(tile) } }
+        };
         ($path:ident, $p:literal) => {
             // SAFETY: passed on.
             unsafe { $path::tile::<$p>(tile) }
         };
     }
-    on_path!(isa, pixels, tile);
+    on_path!(path, pixels, tile);
 }
 
 /// (value → code, code → value) for values up to `greatest`.
 fn scales(greatest: f32) -> (f32, f32) {
-    // Below this the factor could be infinite; such values are as good as zero.
-    if greatest < 1e-30 { (0.0, 0.0) } else { (MAX_CODE / greatest, greatest / MAX_CODE) }
+    if greatest < SMALLEST { (0.0, 0.0) } else { (MAX_CODE / greatest, greatest / MAX_CODE) }
 }
 
 #[cfg(test)]
@@ -135,7 +169,8 @@ mod tests {
     use super::*;
 
     fn paths() -> impl Iterator<Item = Isa> {
-        [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.available())
+        let own = |isa: &Isa| isa.available() && path(*isa) == *isa;
+        [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(own)
     }
 
     fn wave(i: usize) -> f32 {
@@ -158,18 +193,20 @@ mod tests {
 
     #[test]
     fn codes_are_rounded_values_on_every_path() {
-        let input: Vec<f32> = (0..400).map(wave).collect();
-        for (entries, pixels) in [(vec![0, 100], vec![0, 16, 48]), (vec![7], vec![3, 90, 20, 51, 8, 2])] {
-            let all = || entries.iter().flat_map(|e| pixels.iter().map(move |p| (e + p) as usize));
+        let input: Vec<f32> = (0..384 + 7 + LANES).map(wave).collect();
+        let (entries, pixels) = ([3, 0, 7], [3, 90, 20, 51, 8, 2, 384, 200, 7, 377, 256, 1, 100, 64]);
+        let cases = (1..=pixels.len()).map(|p| (&entries[p % 3..], &pixels[..p]));
+        for (entries, pixels) in cases {
+            let all = || entries.iter().flat_map(|e| pixels.iter().map(move |p| (*e + *p) as usize));
             let greatest: Vec<f32> = pixels
                 .iter()
                 .map(|p| entries.iter().map(move |e| (e + p) as usize).flat_map(|at| &input[at..at + LANES]))
                 .map(|values| values.fold(0f32, |m, v| m.max(v.abs())))
                 .collect();
-            for isa in paths() {
+            for isa in paths().filter(|path| pixels.len() <= max_pixels(*path)) {
                 let mut codes = vec![0; entries.len() * pixels.len() * LANES];
                 // SAFETY: the path is available and the slices were sized for the offsets.
-                let scales = unsafe { pack(isa, input.as_ptr(), &entries, &pixels, codes.as_mut_ptr()) };
+                let scales = unsafe { pack(isa, input.as_ptr(), entries, pixels, codes.as_mut_ptr()) };
                 for (scale, greatest) in scales.iter().zip(&greatest) {
                     assert_eq!(*scale, greatest / MAX_CODE);
                 }
@@ -182,60 +219,69 @@ mod tests {
                 }
             }
         }
-        let mut codes = vec![1; LANES];
-        // SAFETY: as above.
-        let scales = unsafe { pack(Isa::Portable, [0.0; LANES].as_ptr(), &[0], &[0], codes.as_mut_ptr()) };
-        assert_eq!((scales, codes), ([0.0; MAX_PIXELS], vec![0; LANES]));
+        for isa in paths() {
+            let mut codes = vec![1; LANES];
+            // SAFETY: as above.
+            let scales = unsafe { pack(isa, [0.0; LANES].as_ptr(), &[0], &[0], codes.as_mut_ptr()) };
+            assert_eq!((scales, codes), ([0.0; MAX_PIXELS], vec![0; LANES]), "{isa}");
+        }
     }
 
     #[test]
     fn every_tile_equals_the_literal_integer_loop() {
-        let code = |i: usize| (i * 7919 % 8191) as i16 - 4095;
-        for pixels in 1..=MAX_PIXELS {
-            for blocks in [1, 2, 5] {
-                let sums = blocks * LANES;
-                let packed: Vec<i16> = (0..pixels * sums).map(code).collect();
-                let weights: Vec<Pair> =
-                    (0..sums / 2).map(|i| Pair(std::array::from_fn(|j| code(i * 32 + j + 11)))).collect();
-                let (bias, channel_scale) =
-                    ([0.25f32; LANES], std::array::from_fn::<f32, LANES, _>(|i| i as f32));
-                let offsets: Vec<u32> = (0..pixels as u32).rev().map(|p| p * LANES as u32).collect();
-                let residual: Vec<f32> = (0..pixels * LANES).map(wave).collect();
-                let scales: Vec<f32> = (0..pixels).map(|p| 1e-6 * (p + 1) as f32).collect();
-                for (isa, with) in paths().flat_map(|isa| [(isa, false), (isa, true)]) {
-                    let mut out = vec![f32::NAN; pixels * LANES];
-                    let tile = IntTile {
-                        packed: packed.as_ptr(),
-                        pairs: sums / 2,
-                        weights: weights.as_ptr(),
-                        scales: scales.as_ptr(),
-                        channel_scale: channel_scale.as_ptr(),
-                        bias: bias.as_ptr(),
-                        out: out.as_mut_ptr(),
-                        out_offsets: offsets.as_ptr(),
-                        residual: if with { residual.as_ptr() } else { std::ptr::null() },
-                        residual_offsets: offsets.as_ptr(),
-                        low: -900.0,
-                        high: 900.0,
-                    };
-                    // SAFETY: the path is available and all slices were sized for what the tile reads and writes.
-                    unsafe { run(isa, pixels, &tile) };
-                    for p in 0..pixels {
-                        for (lane, channel_scale) in channel_scale.iter().enumerate() {
-                            let sum: i32 = (0..sums)
-                                .map(|k| {
-                                    let x = packed[(k / LANES * pixels + p) * LANES + k % LANES];
-                                    i32::from(x) * i32::from(weights[k / 2].0[2 * lane + k % 2])
-                                })
-                                .sum();
-                            let at = offsets[p] as usize + lane;
-                            let mut expected = sum as f32 * (channel_scale * scales[p]) + 0.25;
-                            expected += if with { residual[at] } else { 0.0 };
-                            assert_eq!(out[at], expected.clamp(-900.0, 900.0), "{isa} {pixels} {blocks}");
-                        }
-                    }
-                }
+        let shapes =
+            |path| (1..=max_pixels(path)).flat_map(move |p| (1..=max_blocks(path)).map(move |b| (p, b)));
+        for (path, (pixels, blocks)) in paths().flat_map(|path| shapes(path).map(move |shape| (path, shape)))
+        {
+            for (in_blocks, with) in [1, 2, 5].into_iter().flat_map(|b| [(b, false), (b, true)]) {
+                check_tile(path, pixels, blocks, in_blocks * LANES, with);
             }
+        }
+    }
+
+    /// A tile on buffers of just the length that it may touch.
+    fn check_tile(path: Isa, pixels: usize, blocks: usize, sums: usize, with_residual: bool) {
+        let code = |i: usize| (i * 7919 % 8191) as i16 - 4095;
+        let packed: Vec<i16> = (0..pixels * sums).map(code).collect();
+        let weights: Vec<Pair> =
+            (0..blocks * sums / 2).map(|i| Pair(std::array::from_fn(|j| code(i * 32 + j + 11)))).collect();
+        let bias: Vec<f32> = (0..blocks * LANES).map(|i| wave(i + 5)).collect();
+        let channel_scale: Vec<f32> = (0..blocks * LANES).map(|i| i as f32).collect();
+        let offsets: Vec<u32> = (0..pixels as u32).rev().map(|p| p * LANES as u32).collect();
+        let residual: Vec<f32> = (0..blocks * pixels * LANES).map(wave).collect();
+        let scales: Vec<f32> = (0..pixels).map(|p| 1e-6 * (p + 1) as f32).collect();
+        let mut out = vec![f32::NAN; residual.len()];
+        let tile = IntTile {
+            packed: packed.as_ptr(),
+            pairs: sums / 2,
+            weights: weights.as_ptr(),
+            weight_block: sums / 2,
+            ahead: weights.as_ptr_range().end,
+            scales: scales.as_ptr(),
+            channel_scale: channel_scale.as_ptr(),
+            bias: bias.as_ptr(),
+            out: out.as_mut_ptr(),
+            out_block: pixels * LANES,
+            out_offsets: offsets.as_ptr(),
+            residual: if with_residual { residual.as_ptr() } else { std::ptr::null() },
+            residual_block: pixels * LANES,
+            residual_offsets: offsets.as_ptr(),
+            low: -900.0,
+            high: 900.0,
+        };
+        // SAFETY: the path is available and all slices were sized for what the tile reads and writes.
+        unsafe { run(path, pixels, blocks, &tile) };
+        for (p, channel) in (0..pixels).flat_map(|p| (0..blocks * LANES).map(move |c| (p, c))) {
+            let (block, lane) = (channel / LANES, channel % LANES);
+            let product = |k: usize| {
+                let x = packed[(k / LANES * pixels + p) * LANES + k % LANES];
+                i32::from(x) * i32::from(weights[(block * sums + k) / 2].0[2 * lane + k % 2])
+            };
+            let sum: i32 = (0..sums).map(product).sum();
+            let at = block * pixels * LANES + offsets[p] as usize + lane;
+            let mut expected = sum as f32 * (channel_scale[channel] * scales[p]) + bias[channel];
+            expected += if with_residual { residual[at] } else { 0.0 };
+            assert_eq!(out[at], expected.clamp(-900.0, 900.0), "{path} {pixels}×{blocks} {sums}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Winograd;
 use crate::frozen::layer::{Conv, IntWeights, Line, blocks};
-use crate::int_tile::{IntTile, MAX_PIXELS, pack, run};
+use crate::int_tile::{self, IntTile, MAX_PIXELS, max_blocks, max_pixels, pack, run};
 use crate::simd::LANES;
 
 impl Winograd {
@@ -27,11 +27,13 @@ impl Winograd {
             /// Codes and scales of the tiles, kept from one frequency to the next.
             static PACKED: RefCell<(Vec<i16>, Vec<[f32; MAX_PIXELS]>)> = const { RefCell::new((Vec::new(), Vec::new())) };
         }
-        static ZEROS: Line = Line([0.0; LANES]);
+        static ZEROS: [Line; 2] = [Line([0.0; LANES]); 2];
+        let path = int_tile::path(self.isa);
+        let widest = max_pixels(path);
         let (in_blocks, all_out) = (blocks(conv.in_c), blocks(conv.out_c));
         let entries: Vec<u32> = (0..in_blocks).map(|b| (b * self.chunk * LANES) as u32).collect();
-        let (pairs, room) = (in_blocks * LANES / 2, MAX_PIXELS * in_blocks * LANES);
-        let count = pieces.div_ceil(MAX_PIXELS);
+        let (pairs, room) = (in_blocks * LANES / 2, widest * in_blocks * LANES);
+        let count = pieces.div_ceil(widest);
         let tiles = (0..count).map(|i| pieces * i / count..pieces * (i + 1) / count);
         PACKED.with_borrow_mut(|(codes, scales)| {
             codes.resize(codes.len().max(count * room), 0);
@@ -39,30 +41,39 @@ impl Winograd {
             for (tile, codes) in tiles.clone().zip(codes.chunks_exact_mut(room)) {
                 let from = v.wrapping_add(f * self.v_frequency(conv));
                 // SAFETY: `v` is good for all pieces and frequencies; the codes have room for the widest tile.
-                scales.push(unsafe { pack(self.isa, from, &entries, &self.ramp[tile], codes.as_mut_ptr()) });
+                scales.push(unsafe { pack(path, from, &entries, &self.ramp[tile], codes.as_mut_ptr()) });
             }
-            for block in out_blocks {
+            let mut block = out_blocks.start;
+            while block < out_blocks.end {
+                let together = max_blocks(path).min(out_blocks.end - block);
                 let at = f * all_out + block;
-                let weights_of_block = &weights.pairs[at * pairs..(at + 1) * pairs];
+                let weights_of_block = &weights.pairs[at * pairs..(at + together) * pairs];
                 let packed = codes.chunks_exact(room).zip(scales.iter());
-                for (pieces, (codes, scales)) in tiles.clone().zip(packed) {
+                for (i, (pieces, (codes, scales))) in tiles.clone().zip(packed).enumerate() {
+                    // The first tiles fetch the weights of the next blocks, or of the next frequency.
+                    let ahead = if i < together { together + i } else { 0 };
                     let tile = IntTile {
                         packed: codes.as_ptr(),
                         pairs,
                         weights: weights_of_block.as_ptr(),
+                        weight_block: pairs,
+                        ahead: weights_of_block.as_ptr().wrapping_add(ahead * pairs),
                         scales: scales.as_ptr(),
-                        channel_scale: weights.scales[at].0.as_ptr(),
-                        bias: ZEROS.0.as_ptr(),
+                        channel_scale: weights.scales[at..at + together].as_ptr().cast(),
+                        bias: ZEROS.as_ptr().cast(),
                         out: m.wrapping_add(f * self.m_frequency(conv) + block * self.chunk * LANES),
+                        out_block: self.chunk * LANES,
                         out_offsets: self.ramp[pieces.clone()].as_ptr(),
                         residual: std::ptr::null(),
+                        residual_block: 0,
                         residual_offsets: std::ptr::null(),
                         low: f32::NEG_INFINITY,
                         high: f32::INFINITY,
                     };
                     // SAFETY: `m` is good for all pieces, frequencies and blocks.
-                    unsafe { run(self.isa, pieces.len(), &tile) };
+                    unsafe { run(path, pieces.len(), together, &tile) };
                 }
+                block += together;
             }
         });
     }

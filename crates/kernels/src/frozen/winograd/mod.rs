@@ -71,8 +71,17 @@ impl Winograd {
         let fitting = (CHUNK_SHARE / (FREQUENCIES * planes * LANES * 4)).max(1);
         // A chunk reads all transformed weights: it should be worth it.
         let own = fitting.max(14).min(pieces);
-        let shared = threads > 1 && pieces.div_ceil(own) < 4 * threads;
-        let chunk = if shared { pieces.min(1024) } else { own };
+        let chunks = pieces.div_ceil(own);
+        let weights =
+            FREQUENCIES * blocks(conv.in_c) * blocks(conv.out_c) * LANES * LANES * precision.bytes();
+        // Few chunks are uneven shares, and each reads all weights again.
+        let few = if weights <= CHUNK_SHARE { 2 * threads } else { 4 * threads };
+        let shared = threads > 1 && chunks < few;
+        let chunk = match shared {
+            true => pieces.min(1024),
+            false if chunks < 4 * threads => pieces.div_ceil(chunks.next_multiple_of(threads)),
+            false => own,
+        };
         let ramp = (0..chunk as u32).map(|p| p * LANES as u32).collect();
         Self {
             isa,

@@ -1,18 +1,18 @@
 //! Convolution in 16-bit integer codes: any window without groups, where Winograd in f32 is not faster.
 //!
-//! A task packs the input under its pixels into codes once, window by window, and passes all its weights over them.
+//! The input under each pixel is packed into codes once, window by window, by the task that multiplies it or, where several
+//! tasks do, by all threads beforehand; then the weights pass over the codes.
 //! Each pixel has a scale of its own, found while packing, so that no calibration is needed and a layer's result depends
 //! neither on the batch nor on the number of threads. Tiles go on from one image to the next.
 
-use std::cell::RefCell;
+mod run;
+
 use std::ops::Range;
 
 use super::direct::{direct_cycles, partition};
-use super::layer::{Conv, IntWeights, blocks};
+use super::layer::{Conv, blocks};
 use super::map::Map;
-use super::shared::Shared;
-use super::team::Team;
-use crate::int_tile::{IntTile, MAX_PIXELS, pack, run};
+use crate::int_tile::{self, max_pixels};
 use crate::simd::{Isa, LANES};
 
 /// How much faster than f32 the products are taken to be when algorithms are compared.
@@ -28,7 +28,7 @@ struct Spot {
 
 /// A convolution laid out for one image size.
 pub(super) struct Integer {
-    isa: Isa,
+    path: Isa,
     /// Offsets of the blocks of sixteen channels of a window.
     entries: Vec<u32>,
     spots: Vec<Spot>,
@@ -39,6 +39,8 @@ pub(super) struct Integer {
     input: Map,
     output: Map,
     residual: Option<Map>,
+    /// Several tasks multiply the same pixels, whose codes are made beforehand.
+    shared: bool,
     /// (spots, output blocks) of each task.
     tasks: Vec<(Range<usize>, Range<usize>)>,
 }
@@ -62,6 +64,8 @@ impl Integer {
         output: Map,
         residual: Option<Map>,
     ) -> Self {
+        let path = int_tile::path(isa);
+        let widest = max_pixels(path);
         let (row, pixel, plane) = (input.row(), input.pixel(), input.plane());
         let (stride, dilation) = (conv.cfg.stride, conv.cfg.dilation);
         let mut entries = Vec::new();
@@ -81,12 +85,12 @@ impl Integer {
         let image_len = |map: Map| map.plane() * map.planes();
         let largest = [Some(input), Some(output), residual].into_iter().flatten().map(image_len).max();
         // The offsets of a tile reach over at most so many images as it has pixels.
-        let together = if largest.is_some_and(|l| l <= u32::MAX as usize / MAX_PIXELS) { n } else { 1 };
+        let together = if largest.is_some_and(|l| l <= u32::MAX as usize / widest) { n } else { 1 };
         let (out_place, residual_place) = (output.offsets(), residual.map(|r| r.offsets()));
         let (mut spots, mut in_offsets, mut out_offsets) = (Vec::new(), Vec::new(), Vec::new());
         let mut residual_offsets = Vec::new();
         for group in (0..n).step_by(together) {
-            let count = (together * pixels).div_ceil(MAX_PIXELS);
+            let count = (together * pixels).div_ceil(widest);
             let cut = |i: usize| group * pixels + together * pixels * i / count;
             for (first, end) in (0..count).map(|i| (cut(i), cut(i + 1))) {
                 let image = first / pixels;
@@ -102,10 +106,12 @@ impl Integer {
             }
         }
         let block_bytes = entries.len() * LANES * LANES * 2;
-        let spot_bytes = MAX_PIXELS * entries.len() * LANES * 2;
+        let spot_bytes = widest * entries.len() * LANES * 2;
+        let tasks = partition(spots.len(), blocks(conv.out_c), spot_bytes, block_bytes);
         Self {
-            isa,
-            tasks: partition(spots.len(), blocks(conv.out_c), spot_bytes, block_bytes),
+            path,
+            shared: tasks.iter().any(|(_, out)| out.len() < blocks(conv.out_c)),
+            tasks,
             entries,
             spots,
             in_offsets,
@@ -116,92 +122,6 @@ impl Integer {
             residual,
         }
     }
-
-    /// # Safety
-    /// As for the direct layer.
-    pub(super) unsafe fn run(
-        &self,
-        team: &Team<'_, '_>,
-        conv: &Conv,
-        x: Shared,
-        y: Shared,
-        residual: Shared,
-    ) {
-        thread_local! {
-            /// Codes of a task, kept from one to the next.
-            static CODES: RefCell<Vec<i16>> = const { RefCell::new(Vec::new()) };
-        }
-        let weights = conv.packed_integer();
-        team.for_each(self.tasks.len(), |task| {
-            let (spots, out_blocks) = &self.tasks[task];
-            CODES.with_borrow_mut(|codes| {
-                codes.resize(codes.len().max(spots.len() * self.spot_codes()), 0);
-                // SAFETY: tasks cover disjoint rectangles of (pixels, output blocks), so no two write the same values.
-                unsafe {
-                    self.task(conv, weights, spots.clone(), out_blocks.clone(), (x, y, residual), codes)
-                };
-            });
-        });
-    }
-
-    fn spot_codes(&self) -> usize {
-        MAX_PIXELS * self.entries.len() * LANES
-    }
-
-    /// # Safety
-    /// As for `run`; nobody else may write this rectangle at the same time.
-    unsafe fn task(
-        &self,
-        conv: &Conv,
-        weights: &IntWeights,
-        spots: Range<usize>,
-        out_blocks: Range<usize>,
-        (x, y, residual): (Shared, Shared, Shared),
-        codes: &mut [i16],
-    ) {
-        let in_image = self.input.plane() * self.input.planes();
-        let out_image = self.output.plane() * self.output.planes();
-        let residual_plane = self.residual.map_or(0, |m| m.plane());
-        let residual_image = self.residual.map_or(0, |m| m.plane() * m.planes());
-        let (low, high) = conv.activation.limits();
-        let pairs = self.entries.len() * LANES / 2;
-        let spots = &self.spots[spots];
-        let scales: Vec<_> = spots
-            .iter()
-            .zip(codes.chunks_exact_mut(self.spot_codes()))
-            .map(|(spot, codes)| {
-                let pixels = &self.in_offsets[spot.first..spot.first + spot.pixels];
-                let image = x.at(spot.image * in_image);
-                // SAFETY: the windows lie inside the images' maps, and a spot's codes have room for the widest tile.
-                unsafe { pack(self.isa, image, &self.entries, pixels, codes.as_mut_ptr()) }
-            })
-            .collect();
-        for block in out_blocks {
-            let block_weights = &weights.pairs[block * pairs..(block + 1) * pairs];
-            let packed = codes.chunks_exact(self.spot_codes()).zip(&scales);
-            for (spot, (codes, scales)) in spots.iter().zip(packed) {
-                let tile = IntTile {
-                    packed: codes.as_ptr(),
-                    pairs,
-                    weights: block_weights.as_ptr(),
-                    scales: scales.as_ptr(),
-                    channel_scale: weights.scales[block].0.as_ptr(),
-                    bias: conv.bias[block].0.as_ptr(),
-                    out: y.at(spot.image * out_image + block * self.output.plane()),
-                    out_offsets: self.out_offsets[spot.first..].as_ptr(),
-                    residual: residual.at(spot.image * residual_image + block * residual_plane),
-                    residual_offsets: self
-                        .residual_offsets
-                        .get(spot.first..)
-                        .map_or(std::ptr::null(), <[u32]>::as_ptr),
-                    low,
-                    high,
-                };
-                // SAFETY: offsets, weights and bias were laid out for these maps; the caller answers for the buffers.
-                unsafe { run(self.isa, spot.pixels, &tile) };
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -209,8 +129,8 @@ mod tests {
     use candle_core::{Device, Tensor};
     use proptest::prelude::*;
 
-    use super::super::agreement::map_forward;
-    use super::super::{Builder, ConvLayer, Precision};
+    use crate::frozen::agreement::map_forward;
+    use crate::frozen::{Builder, ConvLayer, Precision};
     use crate::reference::{self, assert_close, noise, values};
     use crate::simd::Isa;
     use crate::{Activation, Conv2dConfig};
@@ -259,6 +179,8 @@ mod tests {
             ([1, 20, 11, 6], [24, 20, 3, 2], cfg(3, 4, 1)),
             ([1, 20, 11, 12], [24, 20, 3, 3], cfg(1, 2, 2)),
             ([1, 300, 1, 1], [17, 300, 1, 1], cfg(1, 0, 1)),
+            // More weights than a core keeps.
+            ([1, 520, 5, 5], [400, 520, 1, 1], cfg(1, 0, 1)),
         ] {
             assert_eq!(check(x, w, cfg), "int16");
         }
