@@ -7,9 +7,8 @@
 const LEARNED: f64 = 24.0;
 /// How far from the line a row may lie, in standard deviations. Of rows that belong just above the bar 1 in 160 is taken
 /// for one below it, were the distances normal, and of those that belong further up ever fewer: what is lost are the last
-/// places of a pool. With 2, a pool hardly wider than what is asked for misses too much: on vectors of photographs the ten
-/// nearest of a pool of 12 fell from 0.991 to 0.987; with 2.5 to 0.9907, and nothing is lost in wider pools. With 3, a
-/// tenth more is read.
+/// places of a pool. On i8 codes of photographs, in a pool of 12, 0.9914 of the ten nearest are found without giving up,
+/// 0.9907 with 2.5 and 0.9887 with 2. With 3 an eighth more is read than with 2.
 const DEVIATIONS: f64 = 2.5;
 
 /// Sums over the rows scored: x the first part's score, y the whole.

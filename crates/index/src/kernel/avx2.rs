@@ -6,9 +6,7 @@ use super::prefetch;
 
 /// Rows of f32 or f16 scored together: with two accumulators each they fill the registers.
 const GROUP: usize = 6;
-/// Rows of one-byte codes scored together.
-const GROUP_I8: usize = 4;
-/// Bytes asked for of each such row of the next group: the processor sees the streams and fetches the rest.
+/// Bytes asked for of each row of f32 or f16 of the next group: the processor sees the streams and fetches the rest.
 pub(super) const FIRST: usize = 128;
 /// Largest size of a query's codes.
 pub(super) const I8_LIMIT: i8 = 64;
@@ -141,22 +139,7 @@ pub(super) unsafe fn i8_many(
     nodes: &[u32],
     scores: &mut [i32],
 ) {
-    let row = |node: &u32| rows.wrapping_add(*node as usize * stride);
-    for (i, (group, scores)) in nodes.chunks(GROUP_I8).zip(scores.chunks_mut(GROUP_I8)).enumerate() {
-        for next in nodes.iter().skip((i + 1) * GROUP_I8).take(GROUP_I8) {
-            prefetch(row(next), len);
-        }
-        // SAFETY: the caller promises that every node is a row of `len` codes, as is the query.
-        unsafe {
-            match *group {
-                [a, b, c, d] => group_i8(query, [a, b, c, d].map(|n| row(&n)), len, scores),
-                [a, b, c] => group_i8(query, [a, b, c].map(|n| row(&n)), len, scores),
-                [a, b] => group_i8(query, [a, b].map(|n| row(&n)), len, scores),
-                [a] => group_i8(query, [row(&a)], len, scores),
-                _ => {}
-            }
-        }
-    }
+    in_fours!(group_i8, 1, query, rows, (stride, len), nodes, scores);
 }
 
 /// # Safety

@@ -2,33 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use super::prefetch;
-
-/// Rows scored together: each line of the query is read once for all of them, and several streams come from memory.
-const GROUP: usize = 4;
-
-/// Scores rows in groups of [`GROUP`], the next group asked for before.
-macro_rules! in_groups {
-    ($score:ident, $bytes:literal, $query:ident, $rows:ident, $stride:ident, $len:ident, $nodes:ident, $scores:ident) => {
-        let row = |node: &u32| $rows.wrapping_add(*node as usize * $stride);
-        for (i, (group, scores)) in $nodes.chunks(GROUP).zip($scores.chunks_mut(GROUP)).enumerate() {
-            for next in $nodes.iter().skip((i + 1) * GROUP).take(GROUP) {
-                prefetch(row(next), $len * $bytes);
-            }
-            // SAFETY: the caller promises that every node is a row of `len` numbers, as is the query.
-            unsafe {
-                match *group {
-                    [a, b, c, d] => $score($query, [a, b, c, d].map(|n| row(&n)), $len, scores),
-                    [a, b, c] => $score($query, [a, b, c].map(|n| row(&n)), $len, scores),
-                    [a, b] => $score($query, [a, b].map(|n| row(&n)), $len, scores),
-                    [a] => $score($query, [row(&a)], $len, scores),
-                    _ => {}
-                }
-            }
-        }
-    };
-}
-
 /// # Safety
 /// See [`super::Many`]; needs AVX-512 F.
 #[target_feature(enable = "avx512f")]
@@ -40,7 +13,7 @@ pub(super) unsafe fn f32_many(
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    in_groups!(group_f32, 4, query, rows, stride, len, nodes, scores);
+    in_fours!(group_f32, 4, query, rows, (stride, len), nodes, scores);
 }
 
 /// Scores of a few rows together; each is summed alike, in two vectors, whatever the group.
@@ -90,7 +63,7 @@ pub(super) unsafe fn f16_many(
     nodes: &[u32],
     scores: &mut [f32],
 ) {
-    in_groups!(group_f16, 2, query, rows, stride, len, nodes, scores);
+    in_fours!(group_f16, 2, query, rows, (stride, len), nodes, scores);
 }
 
 /// Like [`group_f32`], for rows of f16.
@@ -132,7 +105,7 @@ pub(super) unsafe fn i8_many(
     nodes: &[u32],
     scores: &mut [i32],
 ) {
-    in_groups!(group_i8, 1, query, rows, stride, len, nodes, scores);
+    in_fours!(group_i8, 1, query, rows, (stride, len), nodes, scores);
 }
 
 /// # Safety

@@ -4,6 +4,30 @@
 //! vectors is always taken in the same order: the same pair has the same score wherever it is computed. Codes of one
 //! byte are stored with 128 added (`u8`), queries are signed (`i8`): what AVX-512 VNNI multiplies.
 
+/// Scores rows in groups of four, the next group asked for before: a line of the query is read once for all of them, and
+/// several streams come from memory. `$bytes`: those of a number.
+#[cfg(target_arch = "x86_64")]
+macro_rules! in_fours {
+    ($score:ident, $bytes:literal, $query:ident, $rows:ident, ($stride:ident, $len:ident), $nodes:ident, $scores:ident) => {
+        let row = |node: &u32| $rows.wrapping_add(*node as usize * $stride);
+        for (i, (group, scores)) in $nodes.chunks(4).zip($scores.chunks_mut(4)).enumerate() {
+            for next in $nodes.iter().skip((i + 1) * 4).take(4) {
+                $crate::kernel::prefetch(row(next), $len * $bytes);
+            }
+            // SAFETY: the caller promises that every node is a row of `len` numbers, as is the query.
+            unsafe {
+                match *group {
+                    [a, b, c, d] => $score($query, [a, b, c, d].map(|n| row(&n)), $len, scores),
+                    [a, b, c] => $score($query, [a, b, c].map(|n| row(&n)), $len, scores),
+                    [a, b] => $score($query, [a, b].map(|n| row(&n)), $len, scores),
+                    [a] => $score($query, [row(&a)], $len, scores),
+                    _ => {}
+                }
+            }
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -77,10 +77,12 @@ impl Winograd {
         // Few chunks are uneven shares, and each reads all weights again.
         let few = if weights <= CHUNK_SHARE { 2 * threads } else { 4 * threads };
         let shared = threads > 1 && chunks < few;
-        let chunk = match shared {
-            true => pieces.min(1024),
-            false if chunks < 4 * threads => pieces.div_ceil(chunks.next_multiple_of(threads)),
-            false => own,
+        let chunk = if shared {
+            pieces.min(1024)
+        } else if chunks < 4 * threads {
+            pieces.div_ceil(chunks.next_multiple_of(threads))
+        } else {
+            own
         };
         let ramp = (0..chunk as u32).map(|p| p * LANES as u32).collect();
         Self {
