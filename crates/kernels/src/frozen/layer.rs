@@ -141,6 +141,11 @@ impl Conv {
     }
 
     /// Weight of output channel `o` for channel `i` of the whole input; zero across groups.
+    /// Number of weights.
+    pub(super) fn weights(&self) -> usize {
+        self.weight.len()
+    }
+
     fn weight_at(&self, o: usize, i: usize, tap: usize) -> f32 {
         let (in_g, out_g) = (self.in_c / self.cfg.groups, self.out_c / self.cfg.groups);
         if i >= self.in_c || o >= self.out_c || i / in_g != o / out_g {

@@ -17,6 +17,7 @@ mod precision;
 mod shared;
 pub(crate) mod single;
 mod team;
+mod together;
 mod winograd;
 
 use std::collections::HashMap;
@@ -103,21 +104,37 @@ impl FrozenNet {
 
     /// Vectors (n × [`FrozenNet::dim`]) of `n` images of `h` × `w` pixels, given as (n, c, h, w) in row-major order.
     ///
-    /// Runs on the threads of the current rayon pool. The first call with another batch or image size lays the
-    /// network out for it, later ones reuse layout and memory.
+    /// Runs on the threads of the current rayon pool. Where a network has few weights beside its maps, large batches go
+    /// through it in parts. The first call with another batch or image size lays the network out for it, later ones
+    /// reuse layout and memory.
     ///
     /// # Errors
     /// A wrapped [`KernelError`] if the number of pixels is wrong or the images are too small for the network.
     pub fn forward(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<f32>> {
-        self.run(pixels, (n, h, w), |_, _, _| ())
+        self.check(pixels, (n, h, w))?;
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let parts = n.div_ceil(together::together(&self.nodes, &self.kinds, h, w)?);
+        let (image, mut vectors) = (pixels.len() / n, Vec::with_capacity(n * self.dim));
+        for part in 0..parts {
+            let (from, to) = (n * part / parts, n * (part + 1) / parts);
+            let pixels = &pixels[from * image..to * image];
+            vectors.extend(self.run(pixels, (to - from, h, w), |_, _, _| ())?);
+        }
+        Ok(vectors)
     }
 
-    /// As [`FrozenNet::forward`], with the time that each layer took.
+    /// As [`FrozenNet::forward`] with all images in one part, and the time that each layer took instead of the vectors.
     ///
     /// # Errors
     /// As for [`FrozenNet::forward`].
     pub fn measure(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<LayerTime>> {
+        self.check(pixels, (n, h, w))?;
         let mut times = Vec::new();
+        if n == 0 {
+            return Ok(times);
+        }
         self.run(pixels, (n, h, w), |index, plan, time| {
             let (layer, flops) = match &self.nodes[index] {
                 Node::Conv { layer, .. } => {
@@ -133,20 +150,23 @@ impl FrozenNet {
         Ok(times)
     }
 
+    /// Whether these are the pixels of so many images.
+    fn check(&self, pixels: &[f32], (n, h, w): (usize, usize, usize)) -> Result<()> {
+        let (Kind::Map(channels) | Kind::Vector(channels)) = self.kinds[0];
+        let expected = n.checked_mul(channels).and_then(|v| v.checked_mul(h)).and_then(|v| v.checked_mul(w));
+        if expected != Some(pixels.len()) {
+            return Err(KernelError::PixelCount { got: pixels.len(), n, channels, h, w }.into());
+        }
+        Ok(())
+    }
+
+    /// Runs images, one or more, whose pixels were checked.
     fn run(
         &self,
         pixels: &[f32],
         (n, h, w): (usize, usize, usize),
         mut after: impl FnMut(usize, &Plan, Duration) + Send,
     ) -> Result<Vec<f32>> {
-        let (Kind::Map(channels) | Kind::Vector(channels)) = self.kinds[0];
-        let expected = n.checked_mul(channels).and_then(|v| v.checked_mul(h)).and_then(|v| v.checked_mul(w));
-        if expected != Some(pixels.len()) {
-            return Err(KernelError::PixelCount { got: pixels.len(), n, channels, h, w }.into());
-        }
-        if n == 0 {
-            return Ok(Vec::new());
-        }
         let ready = self.ready((n, h, w))?;
         let mut arena = lock(&ready.arenas).pop().unwrap_or_else(|| ready.plan.arena());
         let vectors = team::lead(|team| {

@@ -251,7 +251,7 @@ impl Plan {
 }
 
 /// The sizes of all maps, without borders as yet.
-fn sizes(nodes: &[Node], kinds: &[Kind], h: usize, w: usize) -> Result<Vec<Option<Map>>> {
+pub(super) fn sizes(nodes: &[Node], kinds: &[Kind], h: usize, w: usize) -> Result<Vec<Option<Map>>> {
     let mut maps: Vec<Option<Map>> = Vec::new();
     for (node, kind) in nodes.iter().zip(kinds) {
         let size = |index: usize| maps[index].map_or((0, 0), |m| (m.height, m.width));
