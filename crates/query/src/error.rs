@@ -71,6 +71,28 @@ pub enum QueryError {
         /// Folder of the index.
         dir: PathBuf,
     },
+    /// The folder of a catalogue's pictures cannot be opened.
+    #[error("{}, the folder of the pictures, cannot be opened: {source}", path.display())]
+    PictureFolder {
+        /// The folder as it was named.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder that holds none of an index's pictures.
+    #[error(
+        "none of the index's {looked_for} pictures lies below {} (the first would be {}): name the folder that its keys are \
+         relative to",
+        root.display(), root.join(first).display()
+    )]
+    NoPictureBelow {
+        /// The folder.
+        root: PathBuf,
+        /// Pictures looked for.
+        looked_for: usize,
+        /// The first item's key.
+        first: String,
+    },
     /// Vectors could not be written.
     #[error("{}: {source}", path.display())]
     Write {
