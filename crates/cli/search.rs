@@ -90,10 +90,8 @@ fn answers<'a>(
                     QueryError::Image(error) => error.to_string(),
                     other => format!("{}: {other}", photo.display()),
                 };
-                // JSON has it beside the other answers; as text it is said here and nowhere else.
-                if !printer.json {
-                    printer.warn(&error);
-                }
+                // For people. Programs find it in the JSON; the text on stdout does not repeat it.
+                printer.warn(&error);
                 failed += 1;
                 results.push(Answered { error: Some(error), ..Answered::of(photo) });
                 continue;

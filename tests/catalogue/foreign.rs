@@ -59,7 +59,11 @@ fn a_forged_index_shows_no_private_picture() {
         assert_eq!(pictures_on_page(&dir, "forged", &[]), 1, "only the photograph searched with: {keys:?}");
         let photo = photo(&dir);
         let told = dir.run(["search", &photo, "--index", "forged"]).exits(0);
-        let told = told.complains_of(&["the folder of its pictures, /, was recorded", "--root", "move-root"]);
+        let told = told.complains_of(&[
+            "the folder of the index's pictures, /, was recorded",
+            "--root",
+            "move-root",
+        ]);
         assert!(!told.stdout.contains("//"), "keys, and no paths: {}", told.stdout);
         dir.run(["eval", "--index", "forged", "--report", "out"]).exits(0).complains_of(&["--root"]);
         let report = std::fs::read_to_string(dir.path("out/report.html")).expect("a report");
@@ -125,6 +129,25 @@ fn an_unsealed_index_is_sealed_when_its_user_names_the_folder() {
     let info = dir.run(["index", "info", "--index", "shop", "--json"]).exits(0).json();
     let recorded = info["manifest"]["config"]["attributes"]["catalogue_root"].clone();
     assert_eq!(recorded, Value::from(root.display().to_string()));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_the_model_is_refused() {
+    let dir = shop();
+    let mut writer = IndexWriter::open(dir.path("index-data/shop")).expect("a writer");
+    let pipe = dir.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    for model in [pipe.to_str().expect("a path"), "/proc/kmsg"] {
+        let mut attributes = writer.config().attributes.clone();
+        attributes.insert(catalog::MODEL.into(), model.into());
+        writer.set_attributes(attributes).expect("as somebody could send it");
+        for command in [&["search", "cat/products.csv"][..], &["serve"]] {
+            dir.run(command.iter().chain(&["--index", "shop"]))
+                .exits(2)
+                .complains_of(&[model, "no regular file"]);
+        }
+    }
 }
 
 #[cfg(unix)]

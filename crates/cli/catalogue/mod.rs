@@ -83,19 +83,19 @@ pub(crate) fn remark_on(pictures: &CataloguePictures, survey: &Survey, printer: 
 
 /// What there is to say of the pictures of an index, if anything.
 pub(crate) fn remark(root: &CatalogueRoot, survey: &Survey) -> Option<String> {
-    let advice = "name their folder with --root, or for good with `semblance index move-root`";
-    let what = match (root, root.complaint()) {
-        (_, Some(complaint)) => complaint,
-        (CatalogueRoot::Open { path }, None) if survey.missing() > 0 => format!(
-            "{} of the {} pictures looked for are not below {} (such as {})",
+    const ADVICE: &str =
+        "name their folder with --root, or record it for good with `semblance index move-root`";
+    match (root, root.complaint()) {
+        (_, Some(complaint)) => Some(format!("{complaint}: {ADVICE}")),
+        (CatalogueRoot::Open { path }, None) if survey.missing() > 0 => Some(format!(
+            "{} of the {} pictures looked for are not below {} (such as {}): if they were moved, {ADVICE}",
             survey.missing(),
             survey.looked_for,
             path.display(),
             survey.first_missing.as_deref().unwrap_or_default()
-        ),
-        _ => return None,
-    };
-    Some(format!("{what}: if the catalogue was moved, {advice}"))
+        )),
+        _ => None,
+    }
 }
 
 /// The pictures of an index, as `verify` and `doctor` tell of them.

@@ -162,13 +162,17 @@ pub fn check_model(index: &Index, embedder: &Embedder) -> Result<Option<Whitenin
 /// The model an index says it was built with.
 ///
 /// # Errors
-/// [`QueryError::NoModelRecorded`] if it does not say.
+/// [`QueryError::NoModelRecorded`] if it does not say, [`QueryError::ModelIsNoFile`] if it names what is no model's file.
 pub fn recorded_model(index: &Index) -> Result<ModelSource> {
     let manifest = index.manifest();
     let attributes = &manifest.config.attributes;
     let Some(model) = attributes.get(catalog::MODEL) else {
         return Err(QueryError::NoModelRecorded { dir: index.dir().to_owned() });
     };
+    // An index from elsewhere may name a pipe, a device or a file of the system, which would be read for ever.
+    if std::fs::metadata(model).is_ok_and(|about| !about.is_dir() && (!about.is_file() || about.len() == 0)) {
+        return Err(QueryError::ModelIsNoFile { dir: index.dir().to_owned(), model: model.clone() });
+    }
     Ok(ModelSource {
         arch: attributes.get(catalog::ARCH).and_then(|name| name.parse().ok()),
         transform: attributes.get(catalog::TRANSFORM).and_then(|text| serde_json::from_str(text).ok()),

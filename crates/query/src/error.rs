@@ -65,6 +65,17 @@ pub enum QueryError {
         /// Why not.
         source: Box<EmbedError>,
     },
+    /// An index that names something else than a file or folder as its model.
+    #[error(
+        "the model of the index at {}, {model}, is an empty file or no regular file: say where the model is with --model",
+        dir.display()
+    )]
+    ModelIsNoFile {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// The model's name in the index.
+        model: String,
+    },
     /// An index that does not say by what name its model was opened.
     #[error("the index at {} does not say where its model is: name it with --model", dir.display())]
     NoModelRecorded {

@@ -55,6 +55,14 @@ impl Pictures {
         };
         let digest = Sha256::new().chain_update(key).chain_update([0]).chain_update(bytes).finalize();
         let name = format!("{}.{extension}", hex(&digest[..16]));
+        if self.uploads.is_symlink() {
+            let what =
+                "is a symbolic link: uploads are kept in the index's own folder, and read from nowhere else";
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} {what}", self.uploads.display()),
+            ));
+        }
         let is_new = !self.uploads.is_dir();
         std::fs::create_dir_all(&self.uploads)?;
         if let (true, Some(index)) = (is_new, self.uploads.parent()) {

@@ -198,12 +198,13 @@ impl CatalogueRoot {
     pub fn complaint(&self) -> Option<String> {
         match self {
             Self::NotRecorded | Self::Open { .. } => None,
-            Self::Unavailable { path, reason } => {
-                Some(format!("the folder of its pictures, {}, cannot be opened ({reason})", path.display()))
-            }
+            Self::Unavailable { path, reason } => Some(format!(
+                "the folder of the index's pictures, {}, cannot be opened ({reason})",
+                path.display()
+            )),
             Self::Foreign { path } => Some(format!(
-                "the folder of its pictures, {}, was recorded on another machine, by another user or for another place, so it \
-                 is not opened",
+                "the folder of the index's pictures, {}, was recorded on another machine, by another user or for another \
+                 place, so it is not opened",
                 path.display()
             )),
         }
