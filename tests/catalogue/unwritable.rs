@@ -65,7 +65,7 @@ fn a_damaged_store_is_found_where_nothing_can_be_written() {
     permit(&dir.path("index-data"), 0o555, 0o444);
     let (whole, damaged) = (verify("whole"), verify("damaged"));
     // Nor is what cannot even be read sound.
-    std::fs::set_permissions(dir.path("index-data/whole/store/db"), std::fs::Permissions::from_mode(0))
+    std::fs::set_permissions(dir.path("index-data/whole/store/db"), std::fs::Permissions::from_mode(0o000))
         .expect("permissions");
     let unreadable = verify("whole");
     permit(&dir.path("index-data"), 0o755, 0o644);

@@ -82,14 +82,14 @@ impl VerifyReport {
         }
     }
 
-    fn unchecked(&mut self, path: impl AsRef<Path>, why: impl Into<String>) {
+    fn not_checked(&mut self, path: impl AsRef<Path>, why: impl Into<String>) {
         self.unchecked.push(Unchecked { path: path.as_ref().to_path_buf(), why: why.into() });
     }
 
     fn error(&mut self, path: &Path, error: &IndexError) {
         match error {
             // Verifying only reads, so what was refused is reading.
-            IndexError::ReadOnly { path } => self.unchecked(path, UNREADABLE),
+            IndexError::ReadOnly { path } => self.not_checked(path, UNREADABLE),
             IndexError::Damaged { path, what } => self.fault(path, what, true),
             IndexError::StoreDamaged { path, what } => self.fault(path, what, false),
             other => self.fault(path, other.to_string(), true),
@@ -122,7 +122,7 @@ pub fn verify(dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Verify
         Err(error) if error.kind() == ErrorKind::NotFound => {
             report.fault(folder, "the store is missing: only the published files are left", false);
         }
-        Err(_) => report.unchecked(folder, UNREADABLE),
+        Err(_) => report.not_checked(folder, UNREADABLE),
     }
     Ok(report)
 }
@@ -176,7 +176,7 @@ fn verify_store(
             }
         }
         Err(IndexError::ReadOnly { .. }) => verify_copy(dir, snapshot, report, progress)?,
-        Err(IndexError::Locked { holder, .. }) => report.unchecked(store::folder(dir), busy(&holder)),
+        Err(IndexError::Locked { holder, .. }) => report.not_checked(store::folder(dir), busy(&holder)),
         Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
         Err(error) => report.fault(store::folder(dir), error.to_string(), false),
     }
@@ -197,19 +197,19 @@ fn verify_copy(
     // A writer elsewhere, as another user or through another mount, would change the store while it is copied.
     let held = File::open(dir.join(LOCK)).ok();
     if held.as_ref().is_some_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))) {
-        report.unchecked(store::folder(dir), busy("another process"));
+        report.not_checked(store::folder(dir), busy("another process"));
         return Ok(());
     }
     let copy = match StoreCopy::of(dir) {
         Ok(copy) => copy,
         Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
         Err(IndexError::ReadOnly { path }) if path.starts_with(dir) => {
-            report.unchecked(path, UNREADABLE);
+            report.not_checked(path, UNREADABLE);
             return Ok(());
         }
         Err(error) => {
             let why = format!("it cannot be opened here, and a copy of it cannot be made: {error}");
-            report.unchecked(store::folder(dir), why);
+            report.not_checked(store::folder(dir), why);
             return Ok(());
         }
     };
@@ -231,7 +231,7 @@ fn verify_copy(
         report.fault(path, what, rebuildable);
     }
     for Unchecked { path, why } in found.unchecked {
-        report.unchecked(copy.original(&path, dir), why);
+        report.not_checked(copy.original(&path, dir), why);
     }
     Ok(())
 }
