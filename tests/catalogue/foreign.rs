@@ -60,7 +60,7 @@ fn a_forged_index_shows_no_private_picture() {
         let photo = photo(&dir);
         let told = dir.run(["search", &photo, "--index", "forged"]).exits(0);
         let told = told.complains_of(&[
-            "the folder of the index's pictures, /, was recorded",
+            "the folder of the index's pictures, /, was recorded by",
             "--root",
             "move-root",
         ]);

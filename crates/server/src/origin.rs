@@ -38,8 +38,8 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
     }
     let own: Vec<&str> = host.as_deref().into_iter().chain(public.iter().map(String::as_str)).collect();
     if is_foreign(headers, &own, &app.config.allowed_origins) {
-        let message =
-            "pages of other sites may not use this server, unless it was started with their origin allowed";
+        let message = "pages of other sites may not use this server, unless it was started with their origin allowed \
+                       (--allow-origin), or, for its own page behind a proxy, with the proxy's name (--public-host)";
         return Problem::new(StatusCode::FORBIDDEN, "foreign_origin", message).into_response();
     }
     next.run(request).await

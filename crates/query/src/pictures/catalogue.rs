@@ -203,8 +203,8 @@ impl CatalogueRoot {
                 path.display()
             )),
             Self::Foreign { path } => Some(format!(
-                "the folder of the index's pictures, {}, was recorded on another machine, by another user or for another \
-                 place, so it is not opened",
+                "the folder of the index's pictures, {}, was recorded by an earlier version, on another machine, by another user \
+                 or for another place, so it is not opened",
                 path.display()
             )),
         }
@@ -237,4 +237,96 @@ fn stays_inside(key: &Path) -> bool {
         };
         depth >= 0
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use semblance_embed::transform::Limits;
+    use semblance_index::{IndexConfig, IndexWriter, NewItem};
+
+    use super::*;
+    use crate::pictures::PagePictures;
+
+    const UPLOAD: &str = "0123456789abcdef0123456789abcdef.png";
+
+    /// A catalogue with one picture, a private picture beside it, and an index with an upload.
+    fn place() -> (tempfile::TempDir, Index) {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("index");
+        let mut config = IndexConfig::new(2, "m");
+        let root = home.path().join("catalogue").display().to_string();
+        config.attributes.insert(catalog::ROOT.to_owned(), root);
+        let writer = IndexWriter::create(&dir, &config).unwrap();
+        writer.upsert(&[item("a/1.png", None), item("gone.png", None)], &[0.6, 0.8, 0.8, 0.6]).unwrap();
+        writer.finish(&|_| {}).unwrap();
+        for name in ["catalogue/a/1.png", "private.png", &format!("index/uploads/{UPLOAD}")] {
+            let path = home.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            image::RgbImage::new(3, 2).save(path).unwrap();
+        }
+        (home, Index::open(dir).unwrap())
+    }
+
+    fn item(key: &str, upload: Option<&str>) -> NewItem {
+        let mut item = NewItem::new(key);
+        if let Some(name) = upload {
+            item.metadata.insert(catalog::PHOTO.to_owned(), name.into());
+        }
+        item
+    }
+
+    #[test]
+    fn items_have_the_pictures_below_their_folders_and_no_others() {
+        let (home, index) = place();
+        let root = home.path().join("catalogue");
+        let pictures = CataloguePictures::of(&index, Some(&root)).unwrap();
+        let private = home.path().join("private.png").display().to_string();
+        let reads = |key: &str, upload: Option<&str>| {
+            let item = item(key, upload).with_id(1);
+            let read = pictures.open(&item).and_then(|picture| picture.read(&Limits::default())).is_ok();
+            assert_eq!(read, pictures.has(&item), "{key}");
+            // A page shows the same.
+            let page = PagePictures::of(&pictures);
+            let shown =
+                pictures.path(&item).is_some_and(|at| page.small(&at, &Limits::default(), 2).is_some());
+            assert_eq!(read, shown, "{key}");
+            read
+        };
+        assert!(reads("a/1.png", None) && reads("x", Some(UPLOAD)));
+        for key in ["gone.png", "../private.png", &private, "a", "/etc/passwd"] {
+            assert!(!reads(key, None), "{key}");
+        }
+        for upload in ["../../private.png", &private, "../manifest.json", "", "0123.png"] {
+            assert!(!reads("a/1.png", Some(upload)), "{upload}");
+        }
+        assert_eq!(pictures.path(&item(&private, None).with_id(1)), None);
+        let page = PagePictures::of(&pictures);
+        assert!(page.small(Path::new(&private), &Limits::default(), 2).is_none());
+        let named = page.with_files([PathBuf::from(&private)]);
+        assert!(named.small(Path::new(&private), &Limits::default(), 2).is_some(), "the user named it");
+        let found = pictures.sample(&index, 10).unwrap();
+        let expected = Survey { looked_for: 2, found: 1, first_missing: Some("gone.png".to_owned()) };
+        assert_eq!((found.missing(), &found), (1, &expected));
+    }
+
+    #[test]
+    fn a_recorded_folder_without_a_seal_is_not_opened() {
+        let (_home, index) = place();
+        let pictures = CataloguePictures::of(&index, None).unwrap();
+        let item = item("a/1.png", None).with_id(1);
+        assert!(matches!(pictures.root(), CatalogueRoot::Foreign { .. }), "{:?}", pictures.root());
+        assert_eq!(pictures.open(&item).unwrap_err(), NoPicture::NotOpened);
+        assert_eq!((pictures.path(&item), pictures.has(&item)), (None, false));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn uploads_are_read_from_the_index_s_own_folder_only() {
+        let (home, index) = place();
+        let (uploads, elsewhere) = (index.dir().join(catalog::UPLOADS), home.path().join("elsewhere"));
+        std::fs::rename(&uploads, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &uploads).unwrap();
+        let pictures = CataloguePictures::of(&index, None).unwrap();
+        assert_eq!(pictures.open(&item("x", Some(UPLOAD)).with_id(1)).unwrap_err(), NoPicture::Missing);
+    }
 }
