@@ -137,12 +137,13 @@ impl Server {
 
 /// An origin as browsers send it.
 fn origin(given: &str) -> Result<String> {
-    let origin = given.trim_end_matches('/');
+    // Browsers send it in lower case.
+    let origin = given.trim_end_matches('/').to_ascii_lowercase();
     let is_one = origin.split_once("://").is_some_and(|(scheme, host)| {
         matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains('/')
     });
     let is_one = is_one && origin.bytes().all(|b| b.is_ascii_graphic());
-    if is_one { Ok(origin.to_owned()) } else { Err(ServerError::BadOrigin { origin: given.to_owned() }) }
+    if is_one { Ok(origin) } else { Err(ServerError::BadOrigin { origin: given.to_owned() }) }
 }
 
 async fn read_tls(files: &TlsFiles) -> Result<RustlsConfig> {
