@@ -2,6 +2,8 @@
 
 // Input that is wrong: an error that names the culprit, the documented exit code, nothing overwritten.
 mod bad_input;
+// The catalogue beside an index: pictures that may not be opened, or were moved; checks where nothing can be written.
+mod catalogue;
 // What the command line promises whatever the command: help, exit codes, JSON, pipes.
 mod cli;
 // Keeping an index up: import, remove, verify, rebuild, export.
@@ -12,6 +14,8 @@ mod filter;
 mod grocery;
 // Training runs that are killed, and disks that run full.
 mod interruption;
+// HTTP as clients and proxies speak it.
+mod http;
 // Vectors as JSON lines.
 mod lines;
 // Models by themselves: measured without an index, written for other programs.

@@ -381,6 +381,8 @@ fn answers_as_a_page_and_never_as_pictures_into_a_pipe() {
     stands_alone(&page);
     assert_eq!(page.matches("data:image/jpeg;base64,").count(), 6, "the photograph and five hits");
     assert!(page.contains("nowhere.jpg: the file is missing"));
+    let printed = format!("{}{}", output.stdout, output.stderr);
+    assert_eq!(printed.matches("nowhere.jpg").count(), 1, "told once: {printed}");
     dir.run(search[..2].iter().chain(&["--index", "shop", "--pictures", "telegraph"]))
         .exits(2)
         .complains_of(&["telegraph", "sixel"]);

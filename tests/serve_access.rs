@@ -46,7 +46,7 @@ fn wants_its_token_and_keeps_strangers_out() {
 #[test]
 fn lets_in_the_origins_it_was_told() {
     let dir = shop();
-    let server = Serving::start(&dir, &["--allow-origin", "https://shop.example"]);
+    let server = Serving::start(&dir, &["--allow-origin", "https://Shop.example/"]);
     let origin = [("origin", "https://shop.example")];
     let answer = server.send("GET", "/v1/indexes", &origin, None).is(200);
     assert_eq!(answer.header("access-control-allow-origin"), "https://shop.example");

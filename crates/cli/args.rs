@@ -171,11 +171,14 @@ pub(crate) struct ExtractArgs {
     pub(crate) strict: bool,
 }
 
+/// Folder of the indexes, unless another one is named.
+pub(crate) const INDEX_DIR: &str = "index-data";
+
 /// Where indexes lie.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct IndexDirArgs {
     /// Folder of the indexes that are given by name
-    #[arg(long, value_name = "DIR", default_value = "index-data")]
+    #[arg(long, value_name = "DIR", default_value = INDEX_DIR)]
     pub(crate) index_dir: PathBuf,
 }
 
@@ -243,6 +246,8 @@ pub(crate) enum IndexCommand {
     Export(ExportArgs),
     /// Add vectors and items from files
     Import(ImportArgs),
+    /// Record another folder for the pictures of an index, as after moving them; nothing is embedded again
+    MoveRoot(crate::catalogue::MoveRootArgs),
     /// Make an index with better vectors from another one: whitened, augmented
     Derive(crate::answer_args::DeriveArgs),
 }
@@ -307,6 +312,8 @@ pub(crate) struct SearchArgs {
     #[command(flatten)]
     pub(crate) show: crate::answer_args::ShowArgs,
     #[command(flatten)]
+    pub(crate) catalogue: crate::catalogue::RootArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
 }
 
@@ -341,6 +348,10 @@ pub(crate) struct EvalArgs {
     pub(crate) queries: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) layout: LayoutArgs,
+    /// Folder of the catalogue's pictures for the report, in place of the one that the index records; without --queries,
+    /// --root does the same
+    #[arg(long, value_name = "DIR")]
+    pub(crate) catalogue_root: Option<PathBuf>,
     /// Count queries without any match in the gallery as misses, instead of leaving them out
     #[arg(long)]
     pub(crate) lone_as_miss: bool,

@@ -27,7 +27,7 @@ use crate::allocator;
 use crate::args::DemoArgs;
 use crate::exit::Exit;
 use crate::printer::Printer;
-use crate::{data, index, inputs, search, train};
+use crate::{catalogue as roots, data, index, inputs, search, train};
 
 /// Name of the demo's index.
 const NAME: &str = "demo";
@@ -69,7 +69,8 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<Exit> {
     printer.note("3. Index the unseen products, but for one photograph");
     let (gallery, photo) = leave_one_photo_out(&unseen).context("the unseen products have no photograph")?;
     let source = ModelSource::new(trained.model.to_string_lossy());
-    let config = catalog::index_config(&gallery, &embedder, &source);
+    let mut config = catalog::index_config(&gallery, &embedder, &source);
+    roots::seal_for(&mut config, &places.index, printer);
     let writer = if args.replace {
         IndexWriter::replace(&places.index, &config)?
     } else {
@@ -98,7 +99,7 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<Exit> {
             "{}\n{}\n{}\nRecall@1 on products never seen in training: {recall_before:.3} before, {recall_after:.3} after \
              training ({:.0} s in all)\n\n{}",
             photo.display(),
-            search::hits(&hits, |item| engine.picture(item)),
+            search::hits(&hits, engine.pictures()),
             text::render(&after),
             began.elapsed().as_secs_f64(),
             places.next(&trained.model, &photo, args),

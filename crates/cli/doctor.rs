@@ -1,14 +1,17 @@
 //! `semblance doctor`: what this program and this machine can do, and whether the indexes open.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use anyhow::Context as _;
 use semblance_embed::backbone::Arch;
 use semblance_embed::{Isa, Precision};
 use semblance_index::Index;
 use serde::Serialize;
 
-use crate::args::DoctorArgs;
+use crate::args::{DoctorArgs, INDEX_DIR};
+use crate::catalogue::PicturesView;
 use crate::exit::Exit;
 use crate::printer::Printer;
 
@@ -37,6 +40,8 @@ struct Finding {
     index: String,
     items: Option<usize>,
     problem: Option<String>,
+    /// The catalogue's pictures.
+    pictures: Option<PicturesView>,
 }
 
 pub(crate) fn run(args: &DoctorArgs, printer: Printer) -> anyhow::Result<Exit> {
@@ -75,19 +80,33 @@ fn processor_features() -> Vec<&'static str> {
 }
 
 fn indexes(folder: &Path) -> anyhow::Result<Vec<Finding>> {
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // A program that was never used has no indexes.
+        Err(error) if error.kind() == ErrorKind::NotFound && folder == Path::new(INDEX_DIR) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot look for indexes in {}", folder.display()));
+        }
+    };
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
+    for entry in entries {
         let path = entry?.path();
-        if !path.is_dir() {
+        // What cannot be looked at is opened, so that the finding says why.
+        if path.metadata().is_ok_and(|about| !about.is_dir()) {
             continue;
         }
         let index = path.display().to_string();
         found.push(match Index::open(&path) {
-            Ok(open) => Finding { index, items: Some(open.len()), problem: None },
-            Err(error) => Finding { index, items: None, problem: Some(error.to_string()) },
+            Ok(open) => {
+                let (pictures, problem) = match PicturesView::of(&open) {
+                    Ok(pictures) => (Some(pictures), None),
+                    Err(error) => (None, Some(error.to_string())),
+                };
+                Finding { index, items: Some(open.len()), problem, pictures }
+            }
+            Err(error) => Finding { index, items: None, problem: Some(error.to_string()), pictures: None },
         });
     }
     found.sort_by(|a, b| a.index.cmp(&b.index));
@@ -111,6 +130,9 @@ fn text(findings: &Findings) -> String {
             (Some(problem), _) => writeln!(out, "index {}: {problem}", finding.index),
             (None, items) => writeln!(out, "index {}: {} items", finding.index, items.unwrap_or(0)),
         };
+        if let Some(remark) = finding.pictures.as_ref().and_then(|pictures| pictures.remark.as_ref()) {
+            let _ = writeln!(out, "index {}: {remark}", finding.index);
+        }
     }
     out
 }

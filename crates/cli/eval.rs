@@ -1,21 +1,25 @@
 //! `semblance eval`: recall of an index or of a model on a data set, over its own items or a set of queries.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use semblance_embed::extract::Failure;
-use semblance_index::Index;
+use semblance_index::{Index, Item};
 use semblance_query::answer::{Answering, ItemIndex, Matrix};
 use semblance_query::evaluate::OwnItems;
 use semblance_query::report::{LoneQueries, text};
 use semblance_query::study::{QueryItem, Shelf, Subject};
-use semblance_query::{Embedded, EvalConfig, Gallery, PhotoConfig, Queries, QueryError, evaluate};
+use semblance_query::{
+    CataloguePictures, Embedded, EvalConfig, Gallery, PagePictures, PhotoConfig, Queries, QueryError,
+    evaluate,
+};
 
 use crate::args::EvalArgs;
 use crate::exit::Exit;
 use crate::printer::Printer;
 use crate::report::Requery;
-use crate::{compare, eval_model, inputs, report};
+use crate::{catalogue, compare, eval_model, inputs, report};
 
 pub(crate) fn run(args: &EvalArgs, printer: Printer) -> anyhow::Result<Exit> {
     if let Some(paths) = &args.report.compare {
@@ -51,12 +55,17 @@ fn among_itself(args: &EvalArgs, name: &str, folder: &Path, printer: Printer) ->
         semblance_query::engine::check_model(&index, &semblance_embed::Embedder::open(&source)?)?;
     }
     let own = OwnItems::of(&index)?;
-    let pictures = index.items()?.iter().map(|item| report::of_item(&index, item)).collect();
+    let root = args.catalogue_root.as_deref().or(args.layout.root.as_deref());
+    let catalogue = Arc::new(CataloguePictures::of(&index, root)?);
+    let items = index.items()?;
+    remark_on(&catalogue, &items, args, printer);
+    let pictures = items.iter().map(|item| report::of_item(&catalogue, item)).collect();
     let queries = own.queries(name);
     let measured = Measured {
         args,
         index: &index,
-        shelf: &Shelf::of(&index)?,
+        shelf: &Shelf::of(&index, catalogue.clone())?,
+        page: PagePictures::of(&catalogue),
         gallery: &|| matrix(&index),
         name,
         queries,
@@ -90,12 +99,16 @@ fn with_queries(
     let classes = embedded.classes();
     let queries =
         Queries { name: &dataset.name, vectors: &embedded.vectors, classes: &classes, own_ids: None };
-    let pictures = embedded.samples.iter().map(|sample| report::of_sample(&dataset, sample)).collect();
+    let pictures: Vec<QueryItem> =
+        embedded.samples.iter().map(|sample| report::of_sample(&dataset, sample)).collect();
+    let catalogue = Arc::new(CataloguePictures::of(engine.index(), args.catalogue_root.as_deref())?);
+    remark_on(&catalogue, &engine.index().items()?, args, printer);
     let requery = |photo: &PhotoConfig| Ok(embed(photo)?.vectors);
     Measured {
         args,
         index: engine.index(),
-        shelf: &Shelf::of(engine.index())?,
+        shelf: &Shelf::of(engine.index(), catalogue.clone())?,
+        page: PagePictures::of(&catalogue).with_files(files_of(&pictures)),
         gallery: &|| matrix(engine.index()),
         name,
         queries,
@@ -104,6 +117,18 @@ fn with_queries(
         requery: Some(&requery),
     }
     .finish(report_folder.as_deref(), printer)
+}
+
+/// Says where a report will lack pictures.
+fn remark_on(pictures: &CataloguePictures, items: &[Item], args: &EvalArgs, printer: Printer) {
+    if args.report.report.is_some() {
+        catalogue::remark_on(pictures, &pictures.survey(items), printer);
+    }
+}
+
+/// The files of these pictures.
+pub(crate) fn files_of(items: &[QueryItem]) -> impl Iterator<Item = PathBuf> {
+    items.iter().filter_map(|item| item.picture.clone())
 }
 
 /// An index's items in memory.
@@ -122,6 +147,8 @@ pub(crate) struct Measured<'a> {
     pub(crate) name: &'a str,
     pub(crate) queries: Queries<'a>,
     pub(crate) pictures: Vec<QueryItem>,
+    /// The pictures that a report may show.
+    pub(crate) page: PagePictures<'a>,
     pub(crate) failures: &'a [Failure],
     pub(crate) requery: Option<&'a Requery<'a>>,
 }
@@ -154,7 +181,8 @@ impl Measured<'_> {
                     answer: &answer,
                     failures: self.failures,
                 };
-                report::write(folder, &subject, &config, &args.report, self.requery, self.gallery, &bar)?
+                let (requery, gallery) = (self.requery, self.gallery);
+                report::write(folder, &subject, &self.page, &config, &args.report, requery, gallery, &bar)?
             }
         };
         drop(bar);

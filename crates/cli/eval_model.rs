@@ -6,10 +6,10 @@ use semblance_embed::Embedder;
 use semblance_embed::dataset::Dataset;
 use semblance_query::answer::Matrix;
 use semblance_query::study::Shelf;
-use semblance_query::{Embedded, PhotoConfig, Queries, QueryError};
+use semblance_query::{Embedded, PagePictures, PhotoConfig, Queries, QueryError};
 
 use crate::args::EvalArgs;
-use crate::eval::{Measured, check_own};
+use crate::eval::{Measured, check_own, files_of};
 use crate::exit::Exit;
 use crate::printer::Printer;
 use crate::{inputs, report};
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &EvalArgs, data: &Path, printer: Printer) -> anyhow::Res
 
     let Some(searched) = &searched else {
         let queries = Queries { name, vectors: &own.vectors, classes: &classes, own_ids: Some(&ids) };
-        let pictures = own.samples.iter().map(|sample| report::of_sample(&dataset, sample)).collect();
+        let pictures: Vec<_> = own.samples.iter().map(|sample| report::of_sample(&dataset, sample)).collect();
         let measured = Measured {
             args,
             index: &gallery,
@@ -52,6 +52,7 @@ pub(crate) fn run(args: &EvalArgs, data: &Path, printer: Printer) -> anyhow::Res
             gallery: &copy,
             name,
             queries,
+            page: PagePictures::default().with_files(files_of(&pictures)),
             pictures,
             failures: &own.failures,
             requery: None,
@@ -66,7 +67,9 @@ pub(crate) fn run(args: &EvalArgs, data: &Path, printer: Printer) -> anyhow::Res
     let classes = embedded.classes();
     let queries =
         Queries { name: &searched.name, vectors: &embedded.vectors, classes: &classes, own_ids: None };
-    let pictures = embedded.samples.iter().map(|sample| report::of_sample(searched, sample)).collect();
+    let pictures: Vec<_> =
+        embedded.samples.iter().map(|sample| report::of_sample(searched, sample)).collect();
+    let gallery_files = own.samples.iter().map(|sample| dataset.full_path(sample));
     let requery = |photo: &PhotoConfig| embed(searched, photo);
     let measured = Measured {
         args,
@@ -75,6 +78,7 @@ pub(crate) fn run(args: &EvalArgs, data: &Path, printer: Printer) -> anyhow::Res
         gallery: &copy,
         name,
         queries,
+        page: PagePictures::default().with_files(files_of(&pictures)).with_files(gallery_files),
         pictures,
         failures: &embedded.failures,
         requery: Some(&requery),

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// Everything asked for was done.
     Done,
-    /// The command ran to its end, but not everything asked for came out well: `data check` or `doctor` found
-    /// something wrong, or some of the photographs to search with could not be read.
+    /// The command ran to its end, but not everything asked for came out well: `data check`, `doctor` or `index verify`
+    /// found something wrong or could not check everything, or some of the photographs to search with could not be read.
     Incomplete,
     /// Stopped by Ctrl-C after saving.
     Interrupted,
@@ -21,8 +21,8 @@ pub(crate) const FAILED: u8 = 2;
 pub(crate) const HELP: &str = "\
 Exit codes:
   0    everything asked for was done (images skipped as broken are counted in the summary)
-  1    ran to the end, but found problems: data check or doctor found something wrong, or some of the
-       photographs to search with could not be read
+  1    ran to the end, but found problems: data check, doctor or index verify found something wrong or
+       could not check everything, or some of the photographs to search with could not be read
   2    could not do it: bad usage, bad input, or an error; the message names the culprit
   130  stopped by Ctrl-C, after saving";
 

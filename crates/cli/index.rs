@@ -1,4 +1,4 @@
-//! `semblance index`: build an index, look at one, make its files anew.
+//! `semblance index`: build an index, show what one holds, write its published files again.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::args::{BuildArgs, IndexArgs, IndexCommand};
 use crate::exit::Exit;
 use crate::printer::{Bar, Printer};
-use crate::{derive, inputs, maintain};
+use crate::{catalogue, derive, inputs, maintain};
 
 pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Exit> {
     match command {
@@ -24,6 +24,7 @@ pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Ex
         IndexCommand::Rebuild(args) => rebuild(args, printer),
         IndexCommand::Export(args) => maintain::write_out(args, printer),
         IndexCommand::Import(args) => maintain::read_in(args, printer),
+        IndexCommand::MoveRoot(args) => catalogue::move_root(args, printer),
         IndexCommand::Derive(args) => derive::run(args, printer),
     }
 }
@@ -34,7 +35,7 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
     let default = HnswConfig::default();
-    let config = IndexConfig {
+    let mut config = IndexConfig {
         hnsw: HnswConfig {
             m: args.m.unwrap_or(default.m),
             ef_construction: args.ef_construction.unwrap_or(default.ef_construction),
@@ -46,6 +47,7 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
         ..catalog::index_config(&dataset, &embedder, &source)
     };
     let folder = inputs::index_folder(&args.name, &args.dir.index_dir);
+    catalogue::seal_for(&mut config, &folder, printer);
     let writer = match (args.resume, args.replace) {
         (true, _) => IndexWriter::resume(&folder, &config)?,
         (_, true) => IndexWriter::replace(&folder, &config)?,

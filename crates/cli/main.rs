@@ -3,6 +3,7 @@
 mod allocator;
 mod answer_args;
 mod args;
+mod catalogue;
 mod compare;
 mod condition_args;
 mod curves;

@@ -4,11 +4,15 @@ use std::fmt::Write as _;
 use std::io::{BufRead as _, stdin};
 use std::path::Path;
 
-use semblance_index::{Index, IndexConfig, IndexError, IndexWriter, Progress, export, import, verify};
+use semblance_index::{
+    Index, IndexConfig, IndexError, IndexWriter, Progress, VerifyReport, export, import, verify,
+};
 use semblance_query::catalog::{self, BuildProgress};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::args::IndexArgs;
+use crate::catalogue::{self as roots, PicturesView};
 use crate::exit::Exit;
 use crate::index::show;
 use crate::inputs;
@@ -21,7 +25,8 @@ pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
     let metadata = args.metadata.read()?;
     let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
     let engine = inputs::engine(&folder, &args.model)?;
-    let writer = writer(&folder, &args.write)?;
+    let mut writer = writer(&folder, &args.write)?;
+    roots::same_as_added(&mut writer, &dataset, printer)?;
     let bar = printer.bar("embedding", dataset.len());
     let extract = inputs::extract(&args.extract, printer.threads);
     let (summary, manifest) =
@@ -78,27 +83,46 @@ pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit
     Ok(if unknown.is_empty() { Exit::Done } else { Exit::Incomplete })
 }
 
-/// Checks every checksum and record; faults make the exit code 1.
+/// Checks every checksum and record; faults, and what could not be checked, make the exit code 1.
 pub(crate) fn check(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
     let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
     let report = finish(printer, |progress| verify(&folder, progress))?;
-    printer.result(&report, |report| {
-        let mut out = format!("{}: {} items published", folder.display(), report.items);
-        match report.stored {
-            Some(stored) => {
-                let _ = write!(out, ", {stored} stored, {} changes not published yet", report.unpublished);
-            }
-            None => out.push_str("; the store was not looked at, for another process is writing"),
-        }
-        for fault in &report.faults {
-            let cure =
-                if fault.rebuildable { "`semblance index rebuild` mends it" } else { "something is lost" };
-            let _ = write!(out, "\n{}: {} ({cure})", fault.path.display(), fault.what);
-        }
-        out.push_str(if report.is_sound() { "\nsound\n" } else { "\nNOT sound\n" });
-        out
-    })?;
-    Ok(if report.is_sound() { Exit::Done } else { Exit::Incomplete })
+    // Whether the pictures are there says nothing about the index itself: a remark, and no fault.
+    let pictures = Index::open(&folder).ok().and_then(|index| PicturesView::of(&index).ok());
+    let checked = Checked { report, pictures };
+    printer.result(&checked, |checked| told(&checked.report, &folder))?;
+    if let Some(remark) = checked.pictures.and_then(|pictures| pictures.remark) {
+        printer.warn(remark);
+    }
+    Ok(if checked.report.is_sound() { Exit::Done } else { Exit::Incomplete })
+}
+
+#[derive(Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    report: VerifyReport,
+    /// The catalogue's pictures; none where the index cannot be opened.
+    pictures: Option<PicturesView>,
+}
+
+fn told(report: &VerifyReport, folder: &Path) -> String {
+    let mut out = format!("{}: {} items published", folder.display(), report.items);
+    if let Some(stored) = report.stored {
+        let _ = write!(out, ", {stored} stored, {} changes not published yet", report.unpublished);
+    }
+    for fault in &report.faults {
+        let cure = if fault.rebuildable { "`semblance index rebuild` mends it" } else { "something is lost" };
+        let _ = write!(out, "\n{}: {} ({cure})", fault.path.display(), fault.what);
+    }
+    for unchecked in &report.unchecked {
+        let _ = write!(out, "\n{}: NOT CHECKED: {}", unchecked.path.display(), unchecked.why);
+    }
+    out.push_str(match (report.is_sound(), report.faults.is_empty()) {
+        (true, _) => "\nsound\n",
+        (false, false) => "\nNOT sound\n",
+        (false, true) => "\nNOT CHECKED in full: whether the index is whole is not known\n",
+    });
+    out
 }
 
 /// Builds the graph anew without what was deleted.

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::imageops::ColorMap;
 use image::{ImageFormat, RgbImage};
+use semblance_embed::transform::{Limits, decode_small_bytes};
+use semblance_index::Item;
 use semblance_query::Engine;
 
 use crate::answer_args::PicturesArg;
@@ -62,29 +63,33 @@ fn detect(variable: &dyn Fn(&str) -> String) -> Option<Protocol> {
 /// Writes the answers with the picture of each hit above its line.
 pub(crate) fn show(results: &[Answered<'_>], engine: &Engine, protocol: Protocol) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    let picture = |out: &mut io::StdoutLock<'_>, path: &Path| -> anyhow::Result<()> {
-        // A picture that is gone leaves its line.
-        if let Ok(image) = engine.read(path) {
-            out.write_all(encode(&shrink(&image), protocol)?.as_bytes())?;
-        }
-        Ok(())
+    let draw = |out: &mut io::StdoutLock<'_>, image: &RgbImage| -> anyhow::Result<()> {
+        Ok(out.write_all(encode(&shrink(image), protocol)?.as_bytes())?)
     };
-    for answer in results {
-        picture(&mut out, answer.photo)?;
+    for answer in results.iter().filter(|answer| answer.error.is_none()) {
+        // A picture that is gone leaves its line.
+        if let Ok(image) = engine.read(answer.photo) {
+            draw(&mut out, &image)?;
+        }
         writeln!(out, "{}", answer.title())?;
         if let Some(remark) = answer.remark() {
             writeln!(out, "  {remark}")?;
         }
         for hit in &answer.hits {
-            if let Some(path) = engine.picture(&hit.item) {
-                picture(&mut out, &path)?;
+            if let Some(image) = of_item(engine, &hit.item) {
+                draw(&mut out, &image)?;
             }
-            out.write_all(
-                crate::search::hits(std::slice::from_ref(hit), |item| engine.picture(item)).as_bytes(),
-            )?;
+            let line = crate::search::hits(std::slice::from_ref(hit), engine.pictures());
+            out.write_all(line.as_bytes())?;
         }
     }
     Ok(out.flush()?)
+}
+
+fn of_item(engine: &Engine, item: &Item) -> Option<RgbImage> {
+    let limits = Limits::default();
+    let (bytes, _) = engine.pictures().open(item).ok()?.read(&limits).ok()?;
+    Some(decode_small_bytes(&bytes, &limits, SIDE).ok()?.picture)
 }
 
 fn shrink(picture: &RgbImage) -> RgbImage {

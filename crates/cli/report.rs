@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use semblance_embed::dataset::{Dataset, Sample};
-use semblance_index::{Index, Item};
+use semblance_index::Item;
 use semblance_query::answer::Matrix;
 use semblance_query::report::folder;
 use semblance_query::report::html::Thumbnails;
 use semblance_query::statistics::bootstrap::BootstrapConfig;
 use semblance_query::study::options::{Embed, Trial, Trials};
 use semblance_query::study::{QueryItem, Subject, study};
-use semblance_query::{EvalConfig, Report, StudyConfig, catalog};
+use semblance_query::{CataloguePictures, EvalConfig, PagePictures, Report, StudyConfig};
 
 use crate::printer::Bar;
 use crate::report_args::ReportArgs;
@@ -32,9 +32,11 @@ pub(crate) fn folder(args: &ReportArgs, index: &Path) -> anyhow::Result<Option<P
 }
 
 /// Measures, writes both files, and returns the averages.
+#[allow(clippy::too_many_arguments, reason = "what a report is made of")]
 pub(crate) fn write(
     dir: &Path,
     subject: &Subject<'_>,
+    pictures: &PagePictures<'_>,
     eval: &EvalConfig,
     args: &ReportArgs,
     requery: Option<&Requery<'_>>,
@@ -61,7 +63,7 @@ pub(crate) fn write(
         found.options = trials.run(&chosen, &|done, total| bar.set(done, total))?;
     }
     bar.say("drawing the report");
-    folder::write(dir, &found, &Thumbnails::default())?;
+    folder::write(dir, &found, &Thumbnails::default(), pictures)?;
     Ok(found.report)
 }
 
@@ -75,12 +77,6 @@ pub(crate) fn of_sample(dataset: &Dataset, sample: &Sample) -> QueryItem {
 }
 
 /// A picture of the index's own catalogue.
-pub(crate) fn of_item(index: &Index, item: &Item) -> QueryItem {
-    let manifest = index.manifest();
-    let root = manifest.config.attributes.get(catalog::ROOT);
-    QueryItem {
-        key: item.key.clone(),
-        super_class: item.super_class.clone(),
-        picture: root.map(|root| Path::new(root).join(&item.key)),
-    }
+pub(crate) fn of_item(pictures: &CataloguePictures, item: &Item) -> QueryItem {
+    QueryItem { key: item.key.clone(), super_class: item.super_class.clone(), picture: pictures.path(item) }
 }

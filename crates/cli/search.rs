@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use semblance_index::{Explain, Item};
+use semblance_index::Explain;
 use semblance_query::answer::{AnswerConfig, together};
-use semblance_query::{Answer, Engine, Hit, QueryError, Question};
+use semblance_query::{Answer, CataloguePictures, Engine, Hit, QueryError, Question};
 use serde::Serialize;
 
 use crate::args::SearchArgs;
 use crate::exit::Exit;
 use crate::printer::Printer;
-use crate::{inputs, pictures, search_item, search_page};
+use crate::{catalogue, inputs, pictures, search_item, search_page};
 
 #[derive(Serialize)]
 struct Found<'a> {
@@ -44,7 +44,10 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
         return search_item::run(args, printer);
     }
     let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
-    let engine = inputs::engine(&folder, &args.model)?;
+    let mut engine = inputs::engine(&folder, &args.model)?;
+    if let Some(root) = &args.catalogue.root {
+        engine = engine.with_root(root)?;
+    }
     let items = engine.index().len();
     if args.k > items {
         printer.note(format_args!("the index holds only {items} items: that is all there is to find"));
@@ -56,8 +59,10 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
     }
     match pictures::protocol(args.show.pictures, printer) {
         Some(protocol) => pictures::show(&found.results, &engine, protocol)?,
-        None => printer.result(&found, |found| text(found, &engine))?,
+        None => printer.result(&found, |found| text(found, engine.pictures()))?,
     }
+    let hits = found.results.iter().flat_map(|answer| &answer.hits).map(|hit| &hit.item);
+    catalogue::remark_on(engine.pictures(), &engine.pictures().survey(hits), printer);
     Ok(if failed > 0 { Exit::Incomplete } else { Exit::Done })
 }
 
@@ -85,6 +90,7 @@ fn answers<'a>(
                     QueryError::Image(error) => error.to_string(),
                     other => format!("{}: {other}", photo.display()),
                 };
+                // For people. Programs find it in the JSON; the text on stdout does not repeat it.
                 printer.warn(&error);
                 failed += 1;
                 results.push(Answered { error: Some(error), ..Answered::of(photo) });
@@ -136,25 +142,25 @@ impl<'a> Answered<'a> {
     }
 }
 
-fn text(found: &Found<'_>, engine: &Engine) -> String {
+fn text(found: &Found<'_>, pictures: &CataloguePictures) -> String {
     let mut out = String::new();
-    for answer in &found.results {
+    for answer in found.results.iter().filter(|answer| answer.error.is_none()) {
         let _ = writeln!(out, "{}", answer.title());
         if let Some(remark) = answer.remark() {
             let _ = writeln!(out, "  {remark}");
         }
-        out.push_str(&hits(&answer.hits, |item| engine.picture(item)));
+        out.push_str(&hits(&answer.hits, pictures));
         out.push_str(&search_item::explained(&answer.searches));
     }
     out
 }
 
-/// Rank, score, class and picture, one hit a line.
-pub(crate) fn hits(hits: &[Hit], picture: impl Fn(&Item) -> Option<PathBuf>) -> String {
+/// Rank, score, class and picture, one line per hit.
+pub(crate) fn hits(hits: &[Hit], pictures: &CataloguePictures) -> String {
     let class = |hit: &Hit| hit.item.class.clone().unwrap_or_else(|| "–".to_owned());
     let width = hits.iter().map(|hit| class(hit).chars().count()).max().unwrap_or(0);
     hits.iter().fold(String::new(), |mut out, hit| {
-        let picture = picture(&hit.item).unwrap_or_else(|| PathBuf::from(&hit.item.key));
+        let picture = catalogue::shown(pictures, &hit.item);
         let _ = writeln!(
             out,
             "  {:>4}  {:.4}  {:<width$}  {}",

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use semblance_index::{Explain, Index, Strategy};
 use semblance_query::answer::AnswerConfig;
-use semblance_query::{Answer, Question, engine};
+use semblance_query::{Answer, Question};
 use serde::Serialize;
 
 use crate::args::SearchArgs;
 use crate::exit::Exit;
-use crate::inputs;
 use crate::printer::Printer;
+use crate::{catalogue, inputs};
 
 #[derive(Serialize)]
 struct Found<'a> {
@@ -43,6 +43,7 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
             Question { vector: &vector, without: Some(id), params: &params, config: &config, explain };
         results.push(Answered { item: key, answer: question.ask(&index)? });
     }
+    let pictures = args.catalogue.pictures(&index)?;
     let found = Found { items: index.len(), index: folder, k: args.k, exact: args.how.exact, results };
     printer.result(&found, |found| {
         found.results.iter().fold(String::new(), |mut out, Answered { item, answer }| {
@@ -50,11 +51,13 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
             if answer.no_match {
                 out.push_str("  no match\n");
             }
-            out.push_str(&crate::search::hits(&answer.hits, |item| engine::picture(&index, item)));
+            out.push_str(&crate::search::hits(&answer.hits, &pictures));
             out.push_str(&explained(&answer.searches));
             out
         })
     })?;
+    let hits = found.results.iter().flat_map(|found| &found.answer.hits).map(|hit| &hit.item);
+    catalogue::remark_on(&pictures, &pictures.survey(hits), printer);
     Ok(Exit::Done)
 }
 

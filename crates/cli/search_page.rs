@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use semblance_query::Engine;
 use semblance_query::report::html::{self, SearchPage, Thumbnails};
 use semblance_query::study::{Case, CaseHit};
+use semblance_query::{Engine, PagePictures};
 
 use crate::args::SearchArgs;
 use crate::search::Answered;
@@ -29,7 +29,9 @@ pub(crate) fn write(
     };
     // Pictures of search results are looked at closely.
     let thumbnails = Thumbnails { side: 320, quality: 80, ..Thumbnails::default() };
-    let text = html::search(&page, &thumbnails)?;
+    let photos = results.iter().map(|answer| answer.photo.to_owned());
+    let pictures = PagePictures::of(engine.pictures()).with_files(photos);
+    let text = html::search(&page, &thumbnails, &pictures)?;
     std::fs::write(file, text).with_context(|| file.display().to_string())
 }
 
@@ -37,7 +39,7 @@ fn case(answer: &Answered<'_>, engine: &Engine) -> Case {
     let hit = |hit: &semblance_query::Hit| CaseHit {
         key: hit.item.key.clone(),
         class: hit.item.class.clone(),
-        picture: engine.picture(&hit.item),
+        picture: engine.pictures().path(&hit.item),
         score: hit.score,
         is_match: false,
     };

@@ -9,17 +9,18 @@ use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::exit::Exit;
-use crate::inputs;
 use crate::printer::Printer;
 use crate::serve_args::{AccessArgs, LimitArgs, LogFormat, LogLevel, ServeArgs};
+use crate::{catalogue, inputs};
 
 /// Where the token is looked for when no file is named.
 const TOKEN_VARIABLE: &str = "SEMBLANCE_TOKEN";
 
 pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
     start_log(args.log, args.log_level);
-    let indexes =
-        args.index.iter().map(|name| source(name, &args.dir.index_dir)).collect::<Result<_, _>>()?;
+    let mut indexes =
+        args.index.iter().map(|name| source(name, &args.dir.index_dir)).collect::<Result<Vec<_>, _>>()?;
+    roots(&mut indexes, &args.root);
     let server = Server::open(ServerConfig {
         model: inputs::model(&args.model),
         precision: args.model.precision,
@@ -28,6 +29,8 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
         tls: tls(&args.access),
         read_only: args.read_only,
         allowed_origins: args.access.allow_origin.clone(),
+        public_hosts: args.access.public_host.clone(),
+        base_path: args.access.base_path.clone().unwrap_or_default(),
         threads: printer.threads.map_or(0, usize::from),
         limits: limits(&args.limits),
         batch: BatchConfig { size: args.limits.batch as usize, queue: args.limits.queue as usize },
@@ -36,6 +39,11 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
     for (name, remark) in server.indexes() {
         if let (Some(remark), false) = (remark, args.read_only) {
             printer.warn(format_args!("{name} is {remark}"));
+        }
+    }
+    for (name, root, survey) in server.catalogues()? {
+        if let Some(remark) = catalogue::remark(&root, &survey) {
+            printer.warn(format_args!("{name}: {remark}"));
         }
     }
     let names: Vec<String> = server.indexes().into_iter().map(|(name, _)| name).collect();
@@ -51,7 +59,22 @@ fn source(name: &str, indexes: &Path) -> anyhow::Result<IndexSource> {
     let dir = inputs::index_folder(name, indexes);
     let full = dir.canonicalize().unwrap_or_else(|_| dir.clone());
     let name = full.file_name().with_context(|| format!("{} is no folder of an index", dir.display()))?;
-    Ok(IndexSource { name: name.to_string_lossy().into_owned(), dir })
+    Ok(IndexSource { name: name.to_string_lossy().into_owned(), dir, root: None })
+}
+
+/// Names the folders of pictures: `NAME=DIR` for one index, `DIR` for all others.
+fn roots(indexes: &mut [IndexSource], given: &[String]) {
+    for root in given {
+        // A folder may have an equals sign in its own name.
+        let named = root.split_once('=').filter(|(name, _)| indexes.iter().any(|index| index.name == *name));
+        for index in indexes.iter_mut() {
+            match named {
+                Some((name, dir)) if name == index.name => index.root = Some(dir.into()),
+                Some(_) => {}
+                None => drop(index.root.get_or_insert_with(|| root.into())),
+            }
+        }
+    }
 }
 
 fn token(args: &AccessArgs) -> anyhow::Result<Option<Token>> {
@@ -91,5 +114,26 @@ fn start_log(format: LogFormat, level: LogLevel) {
         LogFormat::Json => {
             log.json().flatten_event(true).with_current_span(true).with_span_list(false).init()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_pictures_go_to_their_indexes() {
+        let served = |given: &[&str]| -> Vec<Option<String>> {
+            let mut indexes =
+                ["a", "b"].map(|name| IndexSource { name: name.into(), dir: name.into(), root: None });
+            roots(&mut indexes, &given.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+            indexes.into_iter().map(|index| index.root.map(|root| root.display().to_string())).collect()
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(served(&["/p"]), [some("/p"), some("/p")]);
+        assert_eq!(served(&["b=/q", "/p"]), [some("/p"), some("/q")]);
+        assert_eq!(served(&["/p", "b=/q"]), [some("/p"), some("/q")]);
+        assert_eq!(served(&["c=/q"]), [some("c=/q"), some("c=/q")]);
+        assert_eq!(served(&["a=/q"]), [some("/q"), None]);
     }
 }

@@ -14,6 +14,11 @@ pub(crate) struct ServeArgs {
     pub(crate) index: Vec<String>,
     #[command(flatten)]
     pub(crate) dir: IndexDirArgs,
+    /// Folder of the catalogue's pictures, in place of the one that an index records; needed for an index that was built
+    /// elsewhere (`semblance index move-root` records it for good). Of several indexes, NAME=DIR says whose; may be given
+    /// several times
+    #[arg(long, visible_alias = "catalogue-root", value_name = "[NAME=]DIR")]
+    pub(crate) root: Vec<String>,
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
@@ -54,6 +59,12 @@ pub(crate) struct AccessArgs {
     /// Origin whose pages may use the server (CORS), such as `https://shop.example`; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) allow_origin: Vec<String>,
+    /// Name that a proxy before this server passes on as `Host`, such as `shop.example`; may be given several times
+    #[arg(long, value_name = "HOST")]
+    pub(crate) public_host: Vec<String>,
+    /// Path below which a proxy before this server serves it, such as `/semblance`, whether or not the proxy takes it off
+    #[arg(long, value_name = "PATH")]
+    pub(crate) base_path: Option<String>,
 }
 
 /// What requests may cost.

@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer, request } from "node:http";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -113,6 +114,40 @@ test("a photo finds its product first, a crop searches anew, a click goes on and
   await page.goBack();
   await page.waitForFunction(() => document.querySelector(".score")?.textContent === "1.000");
   await close(page);
+});
+
+test("it works below the path of a proxy that takes the path off", async () => {
+  const outside = [];
+  const proxy = createServer((asked, answer) => {
+    if (!asked.url.startsWith("/tools/shop/")) {
+      outside.push(asked.url);
+      answer.writeHead(404).end();
+      return;
+    }
+    const { method, headers } = asked;
+    const forwarded = request(server.url + asked.url.slice("/tools/shop".length), { method, headers }, (got) => {
+      answer.writeHead(got.statusCode, got.headers);
+      got.pipe(answer);
+    });
+    asked.pipe(forwarded);
+  });
+  await new Promise((done) => proxy.listen(0, "127.0.0.1", done));
+  const page = await open({ path: "/tools/shop/" }, `http://127.0.0.1:${proxy.address().port}`);
+  await choose(page, 5);
+  assert.equal(await firstKey(page), server.photos[5]);
+  await page.waitForFunction(() => document.querySelector("#hits .tile img")?.naturalWidth > 0);
+  await tiles(page).nth(2).locator(".open").click();
+  await page.waitForURL(/#search\/\d+$/);
+  await searched(page);
+  await page.waitForFunction(() => document.querySelector("#stage img")?.naturalWidth > 0);
+  await page.getByRole("link", { name: "About" }).click();
+  await page.getByRole("link", { name: "API" }).waitFor();
+  const [docs] = await Promise.all([page.context().waitForEvent("page"), page.getByRole("link", { name: "API" }).click()]);
+  await docs.getByText("Search with a photograph").first().waitFor();
+  assert.deepEqual(outside.filter((url) => url !== "/favicon.ico"), []);
+  await close(page);
+  proxy.closeAllConnections();
+  proxy.close();
 });
 
 test("photos can be dropped and pasted", async () => {

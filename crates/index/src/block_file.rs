@@ -132,8 +132,9 @@ impl BlockFile {
         if entry.name.contains(['/', '\\']) || entry.name.starts_with('.') {
             return Err(IndexError::damaged(&path, "its name leaves the folder of the index"));
         }
-        let file = File::open(&path).map_err(|e| match e.kind() {
+        let file = open_regular(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => IndexError::damaged(&path, "it is missing"),
+            std::io::ErrorKind::InvalidInput => IndexError::damaged(&path, e.to_string()),
             _ => IndexError::io(&path, e),
         })?;
         let len = file.metadata().map_err(|e| IndexError::io(&path, e))?.len();
@@ -234,6 +235,14 @@ impl BlockFile {
         #[cfg(unix)]
         let _ = self.map.advise(memmap2::Advice::Random);
     }
+}
+
+/// Opens a file to read. A pipe or device, on which opening or reading could wait for ever, is refused.
+pub(crate) fn open_regular(path: &Path) -> std::io::Result<File> {
+    if std::fs::metadata(path)?.is_file() {
+        return File::open(path);
+    }
+    Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file"))
 }
 
 #[cfg(test)]

@@ -95,5 +95,5 @@ pub use kernel::instruction_set;
 pub use manifest::{FILE_NAME as MANIFEST_NAME, FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT};
 pub use query::{Explain, Strategy};
 pub use vector_index::{NORM_TOLERANCE, Neighbor, SearchParams, VectorIndex, check_vectors};
-pub use verify::{Fault, VerifyReport, verify};
+pub use verify::{Fault, Unchecked, VerifyReport, verify};
 pub use writer::IndexWriter;

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::block_file::open_regular;
 use crate::config::IndexConfig;
 use crate::error::{IndexError, Result};
 
@@ -93,7 +94,7 @@ impl Manifest {
     /// Reads the manifest of the index in `dir` and checks it.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE_NAME);
-        let text = match fs::read_to_string(&path) {
+        let text = match open_regular(&path).and_then(std::io::read_to_string) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(if crate::store::exists(dir) {
@@ -104,6 +105,9 @@ impl Manifest {
             }
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
                 return Err(IndexError::damaged(&path, "not a text"));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+                return Err(IndexError::damaged(&path, e.to_string()));
             }
             Err(e) => return Err(IndexError::io(&path, e)),
         };

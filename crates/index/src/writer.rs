@@ -1,5 +1,7 @@
 //! The writer: one at a time, whose acknowledged writes are not lost.
 
+mod attributes;
+
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -20,7 +22,7 @@ use crate::store::{self, Change, Store};
 use crate::tail::{Live, State, Tail};
 use crate::vector_index::check_vectors;
 
-const LOCK: &str = "writer.lock";
+pub(crate) const LOCK: &str = "writer.lock";
 /// How long a lock that is held is tried again.
 const LOCK_WAIT: Duration = Duration::from_millis(300);
 /// How much of the disk the store takes for what is written to it, until it reclaims what is out of date.

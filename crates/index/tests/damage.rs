@@ -147,7 +147,9 @@ fn verification_names_every_planted_fault() {
     let writer = IndexWriter::open(dir.path()).unwrap();
     writer.delete(&[3]).unwrap();
     let beside = verify(dir.path(), &|_| {}).unwrap();
-    assert_eq!((beside.is_sound(), beside.stored), (true, None), "beside a writer the store is left alone");
+    assert_eq!((beside.is_sound(), beside.stored), (false, None), "beside a writer the store is left alone");
+    assert!(beside.faults.is_empty() && beside.unchecked.len() == 1, "{beside:?}");
+    assert!(beside.unchecked[0].path.ends_with("store"), "{beside:?}");
     drop(writer);
     let report = verify(dir.path(), &|_| {}).unwrap();
     assert_eq!((report.is_sound(), report.unpublished), (true, 1), "{report:?}");
@@ -181,6 +183,33 @@ fn a_damaged_store_is_reported_and_never_a_panic() {
         }
     }
     assert!(reported > 0, "of 20 damaged stores at least some must be noticed");
+}
+
+#[test]
+fn a_missing_store_is_a_fault_and_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(build(dir.path(), Codes::I8));
+    fs::remove_dir_all(dir.path().join("store")).unwrap();
+    let report = verify(dir.path(), &|_| {}).unwrap();
+    assert_eq!((report.is_sound(), report.stored), (false, None), "{report:?}");
+    assert!(!dir.path().join("store").exists(), "checking makes nothing");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_a_fault_and_no_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(build(dir.path(), Codes::I8));
+    for path in published(dir.path()).into_iter().chain([dir.path().join(MANIFEST_NAME)]) {
+        let kept = path.with_extension("kept");
+        fs::rename(&path, &kept).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(Index::open(dir.path()).is_err());
+        let report = verify(dir.path(), &|_| {}).unwrap();
+        assert!(report.faults.iter().any(|fault| fault.path == path), "{}: {report:?}", path.display());
+        fs::remove_file(&path).unwrap();
+        fs::rename(&kept, &path).unwrap();
+    }
 }
 
 #[test]

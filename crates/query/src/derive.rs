@@ -8,6 +8,7 @@ use crate::answer::Matrix;
 use crate::answer::augment::{AugmentConfig, augmented};
 use crate::error::{QueryError, Result};
 use crate::evaluate::OwnItems;
+use crate::pictures::seal;
 use crate::whitening::{self, Whitening};
 
 /// Attribute of a derived index: the folder of the one it was made from.
@@ -63,6 +64,8 @@ pub fn derive(
         let told = format!("{} neighbours, alpha {}", augment.neighbours, augment.alpha);
         derived.attributes.insert(AUGMENTED.to_owned(), told);
     }
+    // Where this user cannot keep a key, the derived index is as unsealed as any other that is built.
+    let _ = seal::carry_over(&mut derived.attributes, source.dir(), dir);
     let writer = IndexWriter::create(dir, &derived)?;
     let items: Vec<NewItem> = source
         .items()?

@@ -1,14 +1,15 @@
 //! A photograph in, the catalogue's most similar items out.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use semblance_embed::transform::{Limits, decode_file, decode_small_bytes, decode_small_file};
 use semblance_embed::{Embedder, ModelSource, Precision};
-use semblance_index::{Index, Item, SearchParams};
+use semblance_index::{Index, SearchParams};
 
 use crate::answer::PhotoConfig;
 use crate::catalog;
 use crate::error::{QueryError, Result};
+use crate::pictures::CataloguePictures;
 use crate::question::Hit;
 use crate::whitening::Whitening;
 
@@ -17,6 +18,7 @@ pub struct Engine {
     index: Index,
     embedder: Embedder,
     whitening: Option<Whitening>,
+    pictures: CataloguePictures,
     limits: Limits,
 }
 
@@ -52,7 +54,16 @@ impl Engine {
     /// If the index was built with another model.
     pub fn new(index: Index, embedder: Embedder) -> Result<Self> {
         let whitening = check_model(&index, &embedder)?;
-        Ok(Self { index, embedder, whitening, limits: Limits::default() })
+        let pictures = CataloguePictures::of(&index, None)?;
+        Ok(Self { index, embedder, whitening, pictures, limits: Limits::default() })
+    }
+
+    /// Names the folder of the catalogue's pictures, in place of the one that the index records.
+    ///
+    /// # Errors
+    /// [`QueryError::PictureFolder`] if it cannot be opened.
+    pub fn with_root(self, root: &Path) -> Result<Self> {
+        Ok(Self { pictures: CataloguePictures::of(&self.index, Some(root))?, ..self })
     }
 
     /// Sets what a photograph to search with may cost.
@@ -70,9 +81,9 @@ impl Engine {
         &self.embedder
     }
 
-    /// Where the picture of an item lies, if the catalogue's folder is known.
-    pub fn picture(&self, item: &Item) -> Option<PathBuf> {
-        picture(&self.index, item)
+    /// The pictures of the index's items.
+    pub fn pictures(&self) -> &CataloguePictures {
+        &self.pictures
     }
 
     /// The items most similar to the photograph in a file.
@@ -135,14 +146,6 @@ impl Engine {
     }
 }
 
-/// Where the picture of an item lies, if the catalogue's folder is known.
-pub fn picture(index: &Index, item: &Item) -> Option<PathBuf> {
-    if let Some(name) = item.metadata.get(catalog::PHOTO).and_then(|name| name.as_str()) {
-        return Some(index.dir().join(catalog::UPLOADS).join(name));
-    }
-    Some(Path::new(index.manifest().config.attributes.get(catalog::ROOT)?).join(&item.key))
-}
-
 /// Makes sure that an index's vectors came from this model; returns what is done to them afterwards.
 ///
 /// # Errors
@@ -159,13 +162,17 @@ pub fn check_model(index: &Index, embedder: &Embedder) -> Result<Option<Whitenin
 /// The model an index says it was built with.
 ///
 /// # Errors
-/// [`QueryError::NoModelRecorded`] if it does not say.
+/// [`QueryError::NoModelRecorded`] if it does not say, [`QueryError::ModelIsNoFile`] if it names what is no model's file.
 pub fn recorded_model(index: &Index) -> Result<ModelSource> {
     let manifest = index.manifest();
     let attributes = &manifest.config.attributes;
     let Some(model) = attributes.get(catalog::MODEL) else {
         return Err(QueryError::NoModelRecorded { dir: index.dir().to_owned() });
     };
+    // An index from elsewhere may name a pipe, a device or a file of the system, which would be read for ever.
+    if std::fs::metadata(model).is_ok_and(|about| !about.is_dir() && (!about.is_file() || about.len() == 0)) {
+        return Err(QueryError::ModelIsNoFile { dir: index.dir().to_owned(), model: model.clone() });
+    }
     Ok(ModelSource {
         arch: attributes.get(catalog::ARCH).and_then(|name| name.parse().ok()),
         transform: attributes.get(catalog::TRANSFORM).and_then(|text| serde_json::from_str(text).ok()),

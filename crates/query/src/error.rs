@@ -65,11 +65,44 @@ pub enum QueryError {
         /// Why not.
         source: Box<EmbedError>,
     },
+    /// An index that names something else than a file or folder as its model.
+    #[error(
+        "the model of the index at {}, {model}, is an empty file or no regular file: say where the model is with --model",
+        dir.display()
+    )]
+    ModelIsNoFile {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// The model's name in the index.
+        model: String,
+    },
     /// An index that does not say by what name its model was opened.
     #[error("the index at {} does not say where its model is: name it with --model", dir.display())]
     NoModelRecorded {
         /// Folder of the index.
         dir: PathBuf,
+    },
+    /// The folder of a catalogue's pictures cannot be opened.
+    #[error("{}, the folder of the pictures, cannot be opened: {source}", path.display())]
+    PictureFolder {
+        /// The folder as it was named.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder that holds none of an index's pictures.
+    #[error(
+        "none of the index's {looked_for} pictures lies below {} (the first would be {}): name the folder that its keys are \
+         relative to",
+        root.display(), root.join(first).display()
+    )]
+    NoPictureBelow {
+        /// The folder.
+        root: PathBuf,
+        /// Pictures looked for.
+        looked_for: usize,
+        /// The first item's key.
+        first: String,
     },
     /// Vectors could not be written.
     #[error("{}: {source}", path.display())]

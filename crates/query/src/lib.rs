@@ -6,6 +6,7 @@
 //!   [`report`]; [`study`](mod@study) looks at the answers from all sides, with the [`statistics`] of how far to trust them;
 //! - [`answer`]: better answers than the plain nearest; [`whitening`](mod@whitening) and [`derive`](mod@derive): better vectors for an index;
 //! - [`validate`]: the same measure on held-out photographs, for training;
+//! - [`pictures`]: opening what an index names, and nothing else;
 //! - [`export`], [`lines`]: vectors as files and streams for other programs.
 //!
 //! ```
@@ -56,6 +57,7 @@ pub mod export;
 pub mod lines;
 pub mod metadata;
 pub mod metrics;
+pub mod pictures;
 pub mod question;
 pub mod report;
 pub mod statistics;
@@ -70,6 +72,7 @@ pub use engine::Engine;
 pub use error::{QueryError, Result};
 pub use evaluate::{EvalConfig, Gallery, Queries, evaluate, evaluate_vectors};
 pub use metadata::Metadata;
+pub use pictures::{CataloguePictures, PagePictures};
 pub use question::{Answer, Hit, Question};
 pub use report::Report;
 pub use study::{Study, StudyConfig, study};

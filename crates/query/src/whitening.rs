@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::answer::normalise;
 use crate::error::{QueryError, Result};
+use crate::pictures::seal::SEAL;
 
 /// Attribute of an index: the transform of its vectors.
 pub const ATTRIBUTE: &str = "whitening";
@@ -124,7 +125,7 @@ impl Whitening {
     }
 }
 
-/// The attributes as people read them: the transform by its size.
+/// The attributes as people read them: the transform by its size, without the seal.
 pub fn readable(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let shorten = |(key, value): (&String, &String)| {
         let mut parts = value.split(' ');
@@ -134,7 +135,7 @@ pub fn readable(attributes: &BTreeMap<String, String>) -> BTreeMap<String, Strin
         };
         (key.clone(), value)
     };
-    attributes.iter().map(shorten).collect()
+    attributes.iter().filter(|(key, _)| *key != SEAL).map(shorten).collect()
 }
 
 fn rounded(values: impl IntoIterator<Item = f32>) -> Vec<f32> {

@@ -57,7 +57,7 @@ impl App {
                     model
                 }
             };
-            let shelf = Arc::new(Shelf::new(source, opened, model));
+            let shelf = Arc::new(Shelf::new(source, opened, model, &config.base_path)?);
             metrics.watch(&shelf);
             shelves.insert(source.name.clone(), shelf);
         }

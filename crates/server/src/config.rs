@@ -30,6 +30,11 @@ pub struct ServerConfig {
     pub read_only: bool,
     /// Origins whose pages may use the server, such as `https://shop.example`.
     pub allowed_origins: Vec<String>,
+    /// Names that a proxy before the server passes on as `Host`, such as `shop.example`.
+    pub public_hosts: Vec<String>,
+    /// Path below which a proxy before the server serves it, such as `/semblance`; empty without one. Requests may come with
+    /// the path or without it.
+    pub base_path: String,
     /// Threads that answer requests; 0 means one a processor.
     pub threads: usize,
     /// What a request may cost.
@@ -51,6 +56,8 @@ impl ServerConfig {
             tls: None,
             read_only: false,
             allowed_origins: Vec::new(),
+            public_hosts: Vec::new(),
+            base_path: String::new(),
             threads: 0,
             limits: Limits::default(),
             batch: BatchConfig::default(),
@@ -65,6 +72,8 @@ pub struct IndexSource {
     pub name: String,
     /// Its folder.
     pub dir: PathBuf,
+    /// Folder of its catalogue's pictures, in place of the one that it records. An index that was built elsewhere needs it.
+    pub root: Option<PathBuf>,
 }
 
 /// PEM files.

@@ -45,6 +45,18 @@ pub enum ServerError {
         /// What was given.
         origin: String,
     },
+    /// A public host that is none.
+    #[error("{host:?} is no name of a host: it looks like shop.example or shop.example:8443")]
+    BadHost {
+        /// What was given.
+        host: String,
+    },
+    /// A base path that is none.
+    #[error("{path:?} is no base path: it looks like /semblance")]
+    BadBasePath {
+        /// What was given.
+        path: String,
+    },
     /// The address is taken, or not ours.
     #[error("cannot listen on {listen}: {source}")]
     Listen {

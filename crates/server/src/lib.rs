@@ -15,6 +15,7 @@ mod error;
 mod extract;
 mod facets;
 mod find;
+mod http;
 mod metrics;
 mod observe;
 mod origin;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::{Body, Bytes};
+use axum::extract::multipart::Field;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use futures_util::future::try_join_all;
 use semblance_embed::transform::decode_small_bytes;
 use semblance_query::answer::photo::mean_of_views;
@@ -17,9 +18,12 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::batcher::Ready;
 use crate::body::Received;
+use crate::http::content::{MediaType, field_name};
 use crate::problem::{Answer, Problem};
 use crate::shelf::Shelf;
 
+/// The field of a form that a photograph goes into.
+const PHOTO: &str = "photo";
 /// Photographs of one item that a request may bring.
 const MOST_PHOTOS: usize = 16;
 
@@ -44,25 +48,24 @@ impl Upload {
     /// Reads a form (`multipart/form-data` with the photograph in the field `photo`), or a body that is the photograph.
     pub(crate) async fn read(app: &App, request: Request) -> Answer<Self> {
         let (parts, body) = request.into_parts();
-        let kind = content_type(&parts.headers).to_owned();
+        let kind = MediaType::of(&parts.headers)?;
         let body = app.bodies.read(body).await?;
-        if kind.starts_with("multipart/form-data") {
-            return Self::of_form(&kind, body).await;
+        if kind.is("multipart/form-data") {
+            return Self::of_form(parts.headers, body).await;
         }
-        if kind.is_empty() || kind.starts_with("image/") || kind == "application/octet-stream" {
+        if kind.may_be_picture() {
             let photos = if body.bytes.is_empty() { Vec::new() } else { vec![body.bytes.clone()] };
             return Ok(Self { photos, fields: BTreeMap::new(), _body: body });
         }
         Err(Problem::unsupported(format!(
-            "the content type {kind:?} is not understood: send the photograph as image/…, or as the field `photo` of \
+            "the content type {kind} is not understood: send the photograph as image/…, or as the field `photo` of \
              multipart/form-data"
         )))
     }
 
-    async fn of_form(kind: &str, body: Received) -> Answer<Self> {
+    async fn of_form(headers: HeaderMap, body: Received) -> Answer<Self> {
         let mut request = Request::new(Body::from(body.bytes.clone()));
-        let kind = kind.parse().map_err(|_| Problem::bad_request("the content type is malformed"))?;
-        request.headers_mut().insert(header::CONTENT_TYPE, kind);
+        *request.headers_mut() = headers;
         // The body's size has been limited already.
         DefaultBodyLimit::disable().apply(&mut request);
         let bad =
@@ -70,14 +73,19 @@ impl Upload {
         let mut form = Multipart::from_request(request, &()).await.map_err(|e| bad(&e))?;
         let (mut photos, mut fields) = (Vec::new(), BTreeMap::new());
         while let Some(field) = form.next_field().await.map_err(|e| bad(&e))? {
-            let name = field.name().unwrap_or_default().to_owned();
-            if name == "photo" {
+            let name = field.name().map(str::to_owned).or_else(|| field_name(field.headers()));
+            let name = name.unwrap_or_default();
+            if name == PHOTO {
                 let bytes = field.bytes().await.map_err(|e| bad(&e))?;
                 if photos.len() == MOST_PHOTOS {
                     let message = format!("the form has more than {MOST_PHOTOS} photographs");
                     return Err(Problem::bad_request(message));
                 }
                 photos.push(bytes);
+            } else if is_file(&field) {
+                let message =
+                    format!("the photograph goes into the field `{PHOTO}`: the form has a file in {name:?}");
+                return Err(Problem::bad_request(message));
             } else {
                 let value = field.text().await.map_err(|e| bad(&e))?;
                 fields.insert(name, value);
@@ -145,7 +153,8 @@ async fn embed_one(
     Ok((mean_of_views(&vectors, shelf.index.dim(), config.views.count()).concat(), info))
 }
 
-/// The content type of a request, empty if it has none.
-pub(crate) fn content_type(headers: &HeaderMap) -> &str {
-    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().trim()
+/// Whether a field of a form was filled with a file.
+fn is_file(field: &Field<'_>) -> bool {
+    let is_picture = field.content_type().is_some_and(|kind| kind.to_ascii_lowercase().starts_with("image/"));
+    field.file_name().is_some() || is_picture
 }

@@ -1,77 +1,49 @@
 //! Files of the pictures: the catalogue's own, which are only read, and uploads, which the index keeps.
 //!
-//! Every path is opened below an open folder that it cannot leave, neither by `..` nor through a symbolic link.
+//! Reading is [`CataloguePictures`]' work, which never leaves their folders.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
-use cap_std::ambient_authority;
-use cap_std::fs::{Dir, File};
-use image::ImageFormat;
-use semblance_embed::transform::Limits;
-use semblance_index::Item;
-use semblance_query::catalog;
+use semblance_index::{Index, Item};
+use semblance_query::pictures::{CatalogueRoot, is_upload_name};
+use semblance_query::{CataloguePictures, QueryError, catalog};
 use sha2::{Digest as _, Sha256};
 
-/// Where the pictures of an index lie.
+pub(crate) use semblance_query::pictures::{NoPicture, Picture, upload_name};
+
+/// The pictures of a served index.
 pub(crate) struct Pictures {
-    /// The catalogue's folder, if it is known and there.
-    catalogue: Option<Dir>,
+    catalogue: CataloguePictures,
     uploads: PathBuf,
 }
 
-/// A picture's file, open.
-pub(crate) struct Picture {
-    file: File,
-    bytes: u64,
-    /// Changes whenever the file does.
-    pub(crate) version: String,
-}
-
-/// Why there is no picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoPicture {
-    /// The file is gone, or lies outside of the catalogue's folder.
-    Missing,
-    /// It is none of the formats known.
-    NotAPicture,
-    /// It has more bytes than allowed.
-    TooLarge,
-}
-
 impl Pictures {
-    pub(crate) fn new(root: Option<&Path>, index: &Path) -> Self {
-        let catalogue = root.and_then(|root| Dir::open_ambient_dir(root, ambient_authority()).ok());
-        Self { catalogue, uploads: index.join(catalog::UPLOADS) }
+    /// The pictures of `index` in the folder `dir`; `root` is the catalogue's folder, if the operator named it.
+    pub(crate) fn new(index: &Index, root: Option<&Path>, dir: &Path) -> Result<Self, QueryError> {
+        Ok(Self { catalogue: CataloguePictures::of(index, root)?, uploads: dir.join(catalog::UPLOADS) })
     }
 
-    /// Whether the catalogue's folder is there.
+    /// The pictures as other parts of the program see them.
+    pub(crate) fn catalogue(&self) -> &CataloguePictures {
+        &self.catalogue
+    }
+
+    /// Whether the catalogue's folder is open.
     pub(crate) fn has_catalogue(&self) -> bool {
-        self.catalogue.is_some()
+        self.root().is_open()
     }
 
-    /// Opens the picture of an item.
+    /// The catalogue's folder.
+    pub(crate) fn root(&self) -> &CatalogueRoot {
+        self.catalogue.root()
+    }
+
+    /// Opens the picture of an item. May wait for a disk: not on a thread that answers requests.
     pub(crate) fn open(&self, item: &Item) -> Result<Picture, NoPicture> {
-        let opened = match upload_name(item) {
-            Some(name) if is_upload_name(name) => {
-                Dir::open_ambient_dir(&self.uploads, ambient_authority()).and_then(|folder| folder.open(name))
-            }
-            Some(_) => return Err(NoPicture::Missing),
-            None => match &self.catalogue {
-                Some(folder) => folder.open(&item.key),
-                None => return Err(NoPicture::Missing),
-            },
-        };
-        let file = opened.map_err(|_| NoPicture::Missing)?;
-        let about = file.metadata().map_err(|_| NoPicture::Missing)?;
-        if !about.is_file() {
-            return Err(NoPicture::Missing);
-        }
-        let changed = about.modified().ok().map(cap_std::time::SystemTime::into_std);
-        let changed = changed.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-        let version = format!("{:x}-{:x}-{:x}", item.id, changed.as_nanos(), about.len());
-        Ok(Picture { file, bytes: about.len(), version })
+        let mut picture = self.catalogue.open(item)?;
+        picture.version = format!("{:x}-{}", item.id, picture.version);
+        Ok(picture)
     }
 
     /// Keeps an uploaded picture, durable when this returns, and gives its name. The same picture for the same key has
@@ -83,6 +55,14 @@ impl Pictures {
         };
         let digest = Sha256::new().chain_update(key).chain_update([0]).chain_update(bytes).finalize();
         let name = format!("{}.{extension}", hex(&digest[..16]));
+        if self.uploads.is_symlink() {
+            let what =
+                "is a symbolic link: uploads are kept in the index's own folder, and read from nowhere else";
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} {what}", self.uploads.display()),
+            ));
+        }
         let is_new = !self.uploads.is_dir();
         std::fs::create_dir_all(&self.uploads)?;
         if let (true, Some(index)) = (is_new, self.uploads.parent()) {
@@ -104,47 +84,6 @@ impl Pictures {
     }
 }
 
-impl Picture {
-    /// The content of the file and its media type.
-    pub(crate) fn read(self, limits: &Limits) -> Result<(Vec<u8>, &'static str), NoPicture> {
-        let limit = limits.max_file_bytes;
-        if self.bytes > limit {
-            return Err(NoPicture::TooLarge);
-        }
-        let mut bytes = Vec::with_capacity(self.bytes as usize);
-        self.file.take(limit + 1).read_to_end(&mut bytes).map_err(|_| NoPicture::Missing)?;
-        if bytes.len() as u64 > limit {
-            return Err(NoPicture::TooLarge);
-        }
-        let known = [
-            ImageFormat::Jpeg,
-            ImageFormat::Png,
-            ImageFormat::WebP,
-            ImageFormat::Gif,
-            ImageFormat::Bmp,
-            ImageFormat::Tiff,
-        ];
-        match image::guess_format(&bytes) {
-            Ok(format) if known.contains(&format) => Ok((bytes, format.to_mime_type())),
-            _ => Err(NoPicture::NotAPicture),
-        }
-    }
-}
-
-/// Name of the item's uploaded picture, if it has one.
-pub(crate) fn upload_name(item: &Item) -> Option<&str> {
-    item.metadata.get(catalog::PHOTO)?.as_str()
-}
-
-/// Names as [`Pictures::keep`] gives them: nothing else is ever opened or removed among the uploads.
-fn is_upload_name(name: &str) -> bool {
-    name.split_once('.').is_some_and(|(digest, extension)| {
-        digest.len() == 32
-            && digest.bytes().all(|b| b.is_ascii_hexdigit())
-            && extension.bytes().all(|b| b.is_ascii_alphanumeric())
-    })
-}
-
 /// Bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -158,7 +97,9 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use semblance_index::NewItem;
+    use image::ImageFormat;
+    use semblance_embed::transform::Limits;
+    use semblance_index::{IndexConfig, IndexWriter, NewItem};
 
     fn png() -> Vec<u8> {
         let mut bytes = io::Cursor::new(Vec::new());
@@ -170,43 +111,32 @@ mod tests {
         NewItem::new(key).with_id(1)
     }
 
+    fn index(dir: &Path) -> Index {
+        let writer = IndexWriter::create(dir, &IndexConfig::new(2, "m")).unwrap();
+        writer.upsert(&[NewItem::new("a/1.png")], &[0.6, 0.8]).unwrap();
+        writer.finish(&|_| {}).unwrap();
+        Index::open(dir).unwrap()
+    }
+
     #[test]
-    fn only_pictures_below_the_root_are_read() {
+    fn an_item_has_its_own_version_of_a_picture() {
         let home = tempfile::tempdir().unwrap();
         let root = home.path().join("catalogue");
         std::fs::create_dir_all(root.join("a")).unwrap();
         std::fs::write(root.join("a/1.png"), png()).unwrap();
-        std::fs::write(root.join("notes.txt"), "no picture").unwrap();
-        std::fs::write(home.path().join("secret.png"), png()).unwrap();
-        let pictures = Pictures::new(Some(&root), home.path());
-        let limits = Limits::default();
-        let read = |key: &str| pictures.open(&at(key)).and_then(|p| p.read(&limits)).map(|(_, kind)| kind);
-        assert_eq!(read("a/1.png"), Ok("image/png"));
-        assert_eq!(read("a/../a/1.png"), Ok("image/png"));
-        assert_eq!(read("notes.txt"), Err(NoPicture::NotAPicture));
-        let absolute = home.path().join("secret.png");
-        for outside in
-            ["../secret.png", "a/../../secret.png", absolute.to_str().unwrap(), "a", "", "/etc/passwd"]
-        {
-            assert_eq!(read(outside), Err(NoPicture::Missing), "{outside}");
-        }
-        #[cfg(unix)]
-        {
-            std::os::unix::fs::symlink(&absolute, root.join("link.png")).unwrap();
-            std::os::unix::fs::symlink(home.path(), root.join("folder")).unwrap();
-            std::os::unix::fs::symlink("a/1.png", root.join("inner.png")).unwrap();
-            assert_eq!(read("link.png"), Err(NoPicture::Missing));
-            assert_eq!(read("folder/secret.png"), Err(NoPicture::Missing));
-            assert_eq!(read("inner.png"), Ok("image/png"));
-        }
-        let small = Limits { max_file_bytes: 10, ..limits };
-        assert_eq!(pictures.open(&at("a/1.png")).and_then(|p| p.read(&small)), Err(NoPicture::TooLarge));
+        let dir = home.path().join("index");
+        let index = index(&dir);
+        assert!(!Pictures::new(&index, None, &dir).unwrap().has_catalogue());
+        let pictures = Pictures::new(&index, Some(&root), &dir).unwrap();
+        let version = |id: u64| pictures.open(&NewItem::new("a/1.png").with_id(id)).unwrap().version;
+        assert!(version(1).starts_with("1-") && version(1) != version(2));
+        assert!(Pictures::new(&index, Some(&home.path().join("none")), &dir).is_err());
     }
 
     #[test]
     fn uploads_are_kept_under_names_of_their_own() {
         let home = tempfile::tempdir().unwrap();
-        let pictures = Pictures::new(None, home.path());
+        let pictures = Pictures::new(&index(home.path()), None, home.path()).unwrap();
         let name = pictures.keep("../../evil", &png()).unwrap();
         assert_eq!(pictures.keep("../../evil", &png()).unwrap(), name);
         assert_ne!(pictures.keep("other", &png()).unwrap(), name);

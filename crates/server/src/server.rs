@@ -7,15 +7,20 @@ use std::time::Duration;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use hyper_util::rt::TokioTimer;
+use semblance_query::pictures::{CatalogueRoot, Survey};
 use tokio::runtime::Runtime;
 
 use crate::app::App;
 use crate::config::{ServerConfig, TlsFiles};
 use crate::error::{Result, ServerError};
+use crate::http::proxy::{base_path, public_host};
 use crate::routes::router;
+use crate::shelf::Shelf;
 
 /// How often indexes are looked after.
 const ROUND: Duration = Duration::from_secs(1);
+/// Pictures looked for at the start: enough to see that a catalogue was moved.
+const FEW_PICTURES: usize = 50;
 /// How long a connection may take for the head of a request, or wait for the next one.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
@@ -40,6 +45,9 @@ impl Server {
             return Err(ServerError::TokenNeeded { listen });
         }
         config.allowed_origins = config.allowed_origins.iter().map(|o| origin(o)).collect::<Result<_>>()?;
+        config.public_hosts =
+            config.public_hosts.iter().map(|host| public_host(host)).collect::<Result<_>>()?;
+        config.base_path = base_path(&config.base_path)?;
         // Before the models, which take their time to open.
         let listener = TcpListener::bind(listen).map_err(|source| ServerError::Listen { listen, source })?;
         let nonblocking = listener.set_nonblocking(true).and_then(|()| listener.local_addr());
@@ -72,6 +80,20 @@ impl Server {
         self.app.shelves.values().map(|shelf| (shelf.name.clone(), shelf.remark.clone())).collect()
     }
 
+    /// The folder of each index's pictures, and how many of a few were found there.
+    ///
+    /// # Errors
+    /// Failures of the indexes.
+    pub fn catalogues(&self) -> Result<Vec<(String, CatalogueRoot, Survey)>> {
+        let looked_at = |shelf: &Arc<Shelf>| {
+            let pictures = shelf.pictures.catalogue();
+            let few = if pictures.root().is_open() { FEW_PICTURES } else { 0 };
+            let survey = if few > 0 { pictures.sample(&shelf.index, few)? } else { Survey::default() };
+            Ok((shelf.name.clone(), pictures.root().clone(), survey))
+        };
+        self.app.shelves.values().map(looked_at).collect()
+    }
+
     /// Answers requests till the process is told to stop (SIGINT, SIGTERM): then requests under way are finished, and
     /// what was written is published.
     ///
@@ -88,11 +110,15 @@ impl Server {
                 Some(tls) => {
                     let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
                     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+                    // A client may shut down its side when it has sent its request (RFC 9112, 9.6), and is still answered.
+                    server.http_builder().http1().half_close(true);
                     server.serve(service).await
                 }
                 None => {
                     let mut server = axum_server::from_tcp(listener)?.handle(handle);
                     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+                    // A client may shut down its side when it has sent its request (RFC 9112, 9.6), and is still answered.
+                    server.http_builder().http1().half_close(true);
                     server.serve(service).await
                 }
             };
@@ -111,12 +137,13 @@ impl Server {
 
 /// An origin as browsers send it.
 fn origin(given: &str) -> Result<String> {
-    let origin = given.trim_end_matches('/');
+    // Browsers send it in lower case.
+    let origin = given.trim_end_matches('/').to_ascii_lowercase();
     let is_one = origin.split_once("://").is_some_and(|(scheme, host)| {
         matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains('/')
     });
     let is_one = is_one && origin.bytes().all(|b| b.is_ascii_graphic());
-    if is_one { Ok(origin.to_owned()) } else { Err(ServerError::BadOrigin { origin: given.to_owned() }) }
+    if is_one { Ok(origin) } else { Err(ServerError::BadOrigin { origin: given.to_owned() }) }
 }
 
 async fn read_tls(files: &TlsFiles) -> Result<RustlsConfig> {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use semblance_embed::transform::EvalTransform;
 use semblance_index::{Index, IndexError, IndexWriter};
-use semblance_query::catalog;
 
 use crate::batcher::Batcher;
 use crate::config::IndexSource;
@@ -89,14 +88,12 @@ impl Opened {
 }
 
 impl Shelf {
-    pub(crate) fn new(source: &IndexSource, opened: Opened, model: Arc<Model>) -> Self {
+    pub(crate) fn new(source: &IndexSource, opened: Opened, model: Arc<Model>, base: &str) -> Result<Self> {
         let Opened { index, writer, remark } = opened;
-        let manifest = index.manifest();
-        let root = manifest.config.attributes.get(catalog::ROOT);
-        Self {
+        Ok(Self {
             name: source.name.clone(),
-            items_address: format!("/v1/indexes/{}/items", encoded(&source.name)),
-            pictures: Pictures::new(root.map(Path::new), &source.dir),
+            items_address: format!("{base}/v1/indexes/{}/items", encoded(&source.name)),
+            pictures: Pictures::new(&index, source.root.as_deref(), &source.dir)?,
             index,
             model,
             writer,
@@ -105,7 +102,7 @@ impl Shelf {
             changes: AtomicU64::new(0),
             unpublished: Mutex::new(Unpublished { changes: 0, last: Instant::now() }),
             facets: Mutex::new(None),
-        }
+        })
     }
 
     /// The writer, if we may write.

@@ -62,18 +62,27 @@ async function askForToken() {
     await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
     const token = field.value.trim();
     if (!token) continue;
-    const response = await fetch("/session", { method: "POST", headers: { authorization: `Bearer ${token}` } });
+    const response = await fetch("session", { method: "POST", headers: { authorization: `Bearer ${token}` } });
     if (response.ok) return;
     byId("sign-in-error").hidden = false;
   }
 }
 
-const at = (index) => `/v1/indexes/${encodeURIComponent(index)}`;
+// Relative to the page, so that a proxy can serve it below any path.
+const at = (index) => `v1/indexes/${encodeURIComponent(index)}`;
 
-export const indexes = () => api("/v1/indexes");
+export const indexes = () => api("v1/indexes");
 export const indexInfo = (index) => api(at(index));
 export const facets = (index) => api(`${at(index)}/facets`);
 export const reportAddress = (index) => `${at(index)}/report`;
+export const docsAddress = "docs/";
+
+/** Address of an item's picture, or of a small one of at least `size` pixels. */
+export const photoAddress = (item) => here(item.photo);
+export const thumbnailAddress = (item, size) => `${here(item.thumbnail)}?size=${size}`;
+
+/** An address from an answer, which counts from the server's root, from where the page is. */
+const here = (address) => address.slice(address.lastIndexOf("/v1/indexes/") + 1);
 
 export function items(index, { after, limit, filter }) {
   const query = new URLSearchParams({ limit });

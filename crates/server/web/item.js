@@ -1,7 +1,7 @@
 // An item as a tile and in full, and several side by side.
 
 import { byId, facts, h } from "./dom.js";
-import { deleteItem, item as fetchItem } from "./api.js";
+import { deleteItem, item as fetchItem, photoAddress, thumbnailAddress } from "./api.js";
 
 /** What an item is called. */
 export const nameOf = (item) => item.class ?? item.key;
@@ -11,7 +11,7 @@ const shown = (value) => (typeof value === "string" ? value : JSON.stringify(val
 const metadata = (item) => Object.entries(item.metadata).map(([name, value]) => [name, shown(value)]);
 
 function picture(item, className, size) {
-  const address = size ? `${item.thumbnail}?size=${size}` : item.photo;
+  const address = size ? thumbnailAddress(item, size) : photoAddress(item);
   const image = h("img", { class: className, src: address, alt: "", loading: "lazy", decoding: "async" });
   image.addEventListener("error", () => {
     image.replaceWith(h("div", { class: `${className} gone`, role: "img", "aria-label": "no picture" }));
@@ -56,7 +56,7 @@ export function showItem(index, item, { onSearch, onDeleted }) {
   const problem = h("p", { class: "notice error", role: "alert", hidden: true });
   const search = h("button", { class: "primary", type: "button", onclick: () => { dialog.close(); onSearch(item); } }, "Search with it");
   const tools = h("div", { class: "row" }, search,
-    h("a", { class: "button", href: item.photo, target: "_blank", rel: "noopener" }, "Original"));
+    h("a", { class: "button", href: photoAddress(item), target: "_blank", rel: "noopener" }, "Original"));
   if (index.writable) tools.append(deleteButton(index, item, problem, dialog, onDeleted));
   tools.append(closeButton(dialog));
   dialog.replaceChildren(h("div", { class: "stack" },

@@ -1,6 +1,6 @@
 // Searching: with a photograph or an item, filtered, and what was found.
 
-import { searchItem, searchPhoto, item as fetchItem } from "./api.js";
+import { searchItem, searchPhoto, thumbnailAddress, item as fetchItem } from "./api.js";
 import { byId, clearError, ghosts, h, number, showError } from "./dom.js";
 import { FilterFields } from "./filter.js";
 import { nameOf, showComparison, showItem, tile } from "./item.js";
@@ -94,7 +94,7 @@ export class SearchView {
     this.query = { id };
     this.filled();
     const asked = fetchItem(this.app.index.name, id).then((item) => {
-      if (this.query?.id === id) this.stage.showItem(`${item.thumbnail}?size=640`, nameOf(item));
+      if (this.query?.id === id) this.stage.showItem(thumbnailAddress(item, 640), nameOf(item));
     });
     await Promise.allSettled([asked, this.search()]);
   }

@@ -148,6 +148,15 @@ impl Store {
         &self.config
     }
 
+    /// Replaces the configuration, durably.
+    pub(crate) fn set_config(&mut self, config: IndexConfig) -> Result<()> {
+        let json = serde_json::to_vec(&config).expect("a configuration is plain data");
+        self.guard(|| self.meta.insert(CONFIG_KEY, json.as_slice()).map(drop))?;
+        self.sync()?;
+        self.config = config;
+        Ok(())
+    }
+
     pub(crate) fn state(&self) -> Result<State> {
         let bytes = self.guard(|| self.meta.get(STATE_KEY))?;
         bytes.and_then(|b| State::decode(&b)).ok_or_else(|| self.damaged("its counters are missing"))

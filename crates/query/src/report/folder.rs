@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::html::{self, Thumbnails};
 use crate::error::{QueryError, Result};
 use crate::export::whole;
+use crate::pictures::PagePictures;
 use crate::study::Study;
 
 /// The page.
@@ -26,12 +27,18 @@ pub fn prepare(dir: &Path) -> Result<()> {
     fs::write(&probe, "").and_then(|()| fs::remove_file(&probe)).map_err(at)
 }
 
-/// Writes both files, each whole or not at all, over those of an earlier report. Returns their paths, the page first.
+/// Writes both files, each whole or not at all, over those of an earlier report. The page shows what of its pictures is among
+/// `pictures`. Returns their paths, the page first.
 ///
 /// # Errors
 /// [`QueryError::Write`] with the file, [`QueryError::Render`].
-pub fn write(dir: &Path, study: &Study, thumbnails: &Thumbnails) -> Result<[PathBuf; 2]> {
-    let page = html::study(study, thumbnails)?;
+pub fn write(
+    dir: &Path,
+    study: &Study,
+    thumbnails: &Thumbnails,
+    pictures: &PagePictures<'_>,
+) -> Result<[PathBuf; 2]> {
+    let page = html::study(study, thumbnails, pictures)?;
     let data = whole(dir, DATA, |out| Ok(serde_json::to_writer(out, study)?))?;
     Ok([whole(dir, PAGE, |out| out.write_all(page.as_bytes()))?, data])
 }

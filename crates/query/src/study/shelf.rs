@@ -1,7 +1,8 @@
 //! What is known of a gallery beside its vectors.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use semblance_embed::dataset::Dataset;
 use semblance_embed::{Embedder, ModelSource};
@@ -10,12 +11,13 @@ use semblance_index::{Codes, HnswConfig, Index, Item};
 use crate::catalog;
 use crate::embedded::Embedded;
 use crate::error::Result;
+use crate::pictures::CataloguePictures;
 
 /// A gallery's items by id, where their pictures lie, and what made it: an index on disk, or a data set in memory.
 #[derive(Debug)]
 pub struct Shelf {
     items: HashMap<u64, Item>,
-    root: Option<PathBuf>,
+    pictures: Pictures,
     pub(crate) model: String,
     pub(crate) place: PathBuf,
     pub(crate) program: String,
@@ -23,17 +25,26 @@ pub struct Shelf {
     pub(crate) attributes: BTreeMap<String, String>,
 }
 
+/// Where the pictures of a gallery lie.
+#[derive(Debug)]
+enum Pictures {
+    /// Where those of an index do.
+    Catalogue(Arc<CataloguePictures>),
+    /// Below the folder of a data set.
+    DataSet(PathBuf),
+}
+
 impl Shelf {
-    /// That of an index.
+    /// That of an index, with its pictures.
     ///
     /// # Errors
     /// Failures of the index.
-    pub fn of(index: &Index) -> Result<Self> {
+    pub fn of(index: &Index, pictures: Arc<CataloguePictures>) -> Result<Self> {
         let manifest = index.manifest();
         let config = &manifest.config;
         Ok(Self {
             items: index.items()?.into_iter().map(|item| (item.id, item)).collect(),
-            root: config.attributes.get(catalog::ROOT).map(PathBuf::from),
+            pictures: Pictures::Catalogue(pictures),
             model: config.model.clone(),
             place: index.dir().to_owned(),
             program: manifest.program.clone(),
@@ -54,7 +65,7 @@ impl Shelf {
         let item = |(id, sample): (u64, _)| (id, catalog::item(sample, &Default::default()).with_id(id));
         Self {
             items: (0..).zip(embedded.samples.iter().copied()).map(item).collect(),
-            root: config.attributes.get(catalog::ROOT).map(PathBuf::from),
+            pictures: Pictures::DataSet(dataset.root.clone()),
             model: config.model,
             place: dataset.root.clone(),
             program: concat!("semblance ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -83,7 +94,10 @@ impl Shelf {
     }
 
     pub(crate) fn picture(&self, item: &Item) -> Option<PathBuf> {
-        Some(self.root.as_deref()?.join(Path::new(&item.key)))
+        match &self.pictures {
+            Pictures::Catalogue(pictures) => pictures.path(item),
+            Pictures::DataSet(root) => Some(root.join(&item.key)),
+        }
     }
 
     /// Items of each class.

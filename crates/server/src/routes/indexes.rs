@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use semblance_query::catalog;
+use semblance_query::pictures::CatalogueRoot;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -30,6 +31,8 @@ pub(crate) struct IndexView {
     catalogue: Option<String>,
     /// Whether the catalogue's pictures are there.
     pictures: bool,
+    /// Why not, if the index records a folder of them.
+    pictures_remark: Option<&'static str>,
     /// The model.
     model: ModelView,
     /// The graph.
@@ -86,6 +89,7 @@ fn view(shelf: &Shelf, app: &Shared) -> IndexView {
         remark: shelf.remark.clone(),
         catalogue: config.attributes.get(catalog::CATALOGUE).cloned(),
         pictures: shelf.pictures.has_catalogue(),
+        pictures_remark: pictures_remark(shelf.pictures.root()),
         model: ModelView {
             arch: model.arch.clone(),
             fingerprint: model.fingerprint.clone(),
@@ -100,6 +104,17 @@ fn view(shelf: &Shelf, app: &Shared) -> IndexView {
         unpublished: shelf.unpublished(),
         bytes: manifest.files.iter().map(|file| file.bytes).sum(),
         report: has_report(app, &shelf.name),
+    }
+}
+
+/// Clients are not told of folders.
+fn pictures_remark(root: &CatalogueRoot) -> Option<&'static str> {
+    match root {
+        CatalogueRoot::Open { .. } | CatalogueRoot::NotRecorded => None,
+        CatalogueRoot::Unavailable { .. } => Some("the folder of the pictures cannot be opened"),
+        CatalogueRoot::Foreign { .. } => {
+            Some("the index was built elsewhere, and the folder of its pictures was not named to the server")
+        }
     }
 }
 

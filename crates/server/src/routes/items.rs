@@ -151,7 +151,11 @@ pub(crate) async fn small(
     let wanted = pairs.one("size").map(|value| value.parse().map_err(|_| bad(value))).transpose()?;
     let size = thumbnail::size(wanted.unwrap_or(320));
     let item = shelf.index.item(id)?;
-    let picture = shelf.pictures.open(&item).map_err(no_picture)?;
+    let picture = blocking({
+        let shelf = shelf.clone();
+        move || shelf.pictures.open(&item).map_err(no_picture)
+    });
+    let picture = picture.await?;
     let tag = format!("\"{}-{size}\"", picture.version);
     if is_known(&headers, &tag) {
         return Ok(not_modified(tag));
@@ -175,6 +179,10 @@ pub(crate) async fn small(
 
 fn no_picture(why: NoPicture) -> Problem {
     let message = match why {
+        NoPicture::NotOpened => {
+            "the index was built elsewhere, so the folder that it records for its pictures is not opened; the server's operator \
+             can name it"
+        }
         NoPicture::Missing => "the item's picture is not in the catalogue's folder",
         NoPicture::NotAPicture => "the item's file is no picture",
         NoPicture::TooLarge => "the item's picture is too large to be shown",

@@ -25,12 +25,15 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::app::Shared;
+use crate::http::{content, proxy};
 use crate::observe::observe;
 use crate::problem::Problem;
 use crate::{auth, origin};
 
 /// Address of the description of all others.
 const DOCUMENT: &str = "/openapi.json";
+/// The same as the user interface, which lies in a folder beside it, is given it: a proxy may serve both below any path.
+const DOCUMENT_FROM_UI: &str = "../openapi.json";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -72,18 +75,24 @@ pub(crate) fn router(app: Shared) -> Router {
     if app.config.token.is_some() {
         secure(&mut document);
     }
+    if !app.config.base_path.is_empty() {
+        document.servers = Some(vec![utoipa::openapi::Server::new(&app.config.base_path)]);
+    }
     // Nothing but the document and the user interface itself, which brings styles within its page.
-    let ui =
-        SwaggerUi::new("/docs").config(Config::new([DOCUMENT]).validator_url("none")).url(DOCUMENT, document);
+    let ui = SwaggerUi::new("/docs")
+        .config(Config::new([DOCUMENT_FROM_UI]).validator_url("none"))
+        .url(DOCUMENT, document);
     let ui = Router::new().merge(ui).layer(from_fn(docs_policy));
     let router =
         routes.merge(page::routes()).merge(ui).fallback(nothing_here).method_not_allowed_fallback(not_so);
-    wrap(router, app.clone()).with_state(app)
+    let base = app.config.base_path.clone();
+    proxy::below(&base, wrap(router, app.clone()).with_state(app))
 }
 
 /// What every request passes, the last named first.
 fn wrap(router: Router<Shared>, app: Shared) -> Router<Shared> {
     let router = router
+        .layer(from_fn(content::plain_only))
         .layer(from_fn_with_state(app.clone(), time_limit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(app.clone(), origin::guard));

@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 use crate::app::{Shared, blocking};
 use crate::extract::{OfIndex, Pairs};
 use crate::find::{GroupBy, SearchQuery, Wanted};
-use crate::photo::{self, PhotoInfo, Upload, content_type};
+use crate::http::content::MediaType;
+use crate::photo::{self, PhotoInfo, Upload};
 use crate::problem::{Answer, Problem, ProblemBody};
 use crate::shelf::Shelf;
 use crate::view::{self, HitView};
@@ -103,20 +104,22 @@ pub(crate) async fn by_vector(
 ) -> Answer<Json<SearchResponse>> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let kind = content_type(&parts.headers).to_owned();
+    let kind = MediaType::of(&parts.headers)?;
     let body = app.bodies.read(body).await?;
     let mut asked = SearchRequest::default();
     let mut wanted;
-    if kind.starts_with("application/json") {
+    if kind.is("application/json") {
         asked = serde_json::from_slice(&body.bytes)
             .map_err(|error| Problem::bad_request(format!("the body is not what is expected: {error}")))?;
         wanted = asked.wanted();
-    } else if kind == "application/octet-stream" {
+    } else if kind.is("application/octet-stream") {
         let numbers = body.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         asked.vector = Some(numbers.collect());
         wanted = Wanted::default();
     } else {
-        let message = format!("the content type {kind:?} is not understood: send application/json");
+        let message = format!(
+            "the content type {kind} is not understood: send application/json here, and photographs to search/photo"
+        );
         return Err(Problem::unsupported(message));
     }
     drop(body);
@@ -185,11 +188,13 @@ pub(crate) async fn by_photo(
     }
     let upload = Upload::read(&app, request).await?;
     let started = Instant::now();
+    // Before the other fields: a photograph under another name would be taken for a wrong parameter.
+    let photos = upload.some()?;
     for (name, value) in &upload.fields {
         wanted.set(name, value)?;
     }
     wanted.check(&app.config.limits)?;
-    let (vector, info) = photo::embed(&app, &shelf, upload.some()?, wanted.photo).await?;
+    let (vector, info) = photo::embed(&app, &shelf, photos, wanted.photo).await?;
     drop(upload);
     answer(shelf, vector, None, wanted, Some(info), started).await
 }

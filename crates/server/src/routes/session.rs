@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::app::Shared;
+use crate::app::{App, Shared};
 use crate::auth::{self, COOKIE};
 use crate::problem::{Answer, ProblemBody};
 
@@ -18,17 +18,18 @@ pub(crate) async fn sign_in(State(app): State<Shared>, headers: HeaderMap) -> An
     if !auth::bearer(&headers).is_some_and(|given| token.is(given)) {
         return Err(auth::refusal());
     }
-    Ok(cookie(token.secret(), "", app.config.tls.is_some()))
+    Ok(cookie(token.secret(), "", &app))
 }
 
 /// Sign out: the cookie goes
 #[utoipa::path(delete, path = "/session", tag = "server", responses((status = 204, description = "Signed out")))]
 pub(crate) async fn sign_out(State(app): State<Shared>) -> Response {
-    cookie("", "; Max-Age=0", app.config.tls.is_some())
+    cookie("", "; Max-Age=0", &app)
 }
 
-fn cookie(value: &str, age: &str, secure: bool) -> Response {
-    let secure = if secure { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{age}{secure}");
+fn cookie(value: &str, age: &str, app: &App) -> Response {
+    let secure = if app.config.tls.is_some() { "; Secure" } else { "" };
+    let base = &app.config.base_path;
+    let cookie = format!("{COOKIE}={value}; Path={base}/; HttpOnly; SameSite=Strict{age}{secure}");
     (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response()
 }

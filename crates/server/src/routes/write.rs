@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 
 use crate::app::{App, Shared, blocking};
 use crate::extract::{OfIndex, OfItem, Pairs};
-use crate::photo::{self, Upload, content_type};
+use crate::http::content::MediaType;
+use crate::photo::{self, Upload};
 use crate::pictures::{hex, upload_name};
 use crate::problem::{Answer, Problem, ProblemBody};
 use crate::shelf::Shelf;
@@ -128,7 +129,7 @@ pub(crate) async fn upsert(
     request: Request,
 ) -> Answer<Json<ItemView>> {
     writer(&shelf)?;
-    let (description, photo, held) = if content_type(request.headers()).starts_with("application/json") {
+    let (description, photo, held) = if MediaType::of(request.headers())?.is("application/json") {
         let body = app.bodies.read(request.into_body()).await?;
         pairs.only(&[])?;
         (description(&body.bytes)?, None, None)

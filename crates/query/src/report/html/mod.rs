@@ -10,6 +10,7 @@ use minijinja::{Environment, State, context};
 use serde::Serialize;
 
 use crate::error::{QueryError, Result};
+use crate::pictures::PagePictures;
 use crate::study::{Case, CaseHit, Study};
 
 mod charts;
@@ -30,17 +31,17 @@ const TEMPLATES: [(&str, &str); 5] = [
     ("style.css", include_str!("style.css")),
 ];
 
-/// The page of a study. A picture that is gone or broken leaves an empty frame.
+/// The page of a study. A picture that is gone or broken, or is not among `pictures`, leaves an empty frame.
 ///
 /// # Errors
 /// [`QueryError::Render`], which is a fault of this program.
-pub fn study(study: &Study, thumbnails: &Thumbnails) -> Result<String> {
+pub fn study(study: &Study, thumbnails: &Thumbnails, pictures: &PagePictures<'_>) -> Result<String> {
     let mut study = study.clone();
     let hidden = study.classes.len().saturating_sub(CLASS_ROWS);
     study.classes.truncate(CLASS_ROWS);
     let all_suspects = study.suspects.len();
     study.suspects.truncate(SUSPECTS);
-    let pictures = thumbnails.make(pictures_of(&study));
+    let pictures = thumbnails.make(pictures_of(&study), pictures);
     let charts = charts::of(&study)?;
     // Columns of every query; the page shows none of them.
     study.per_query.searches.clear();
@@ -57,8 +58,8 @@ pub fn study(study: &Study, thumbnails: &Thumbnails) -> Result<String> {
 ///
 /// # Errors
 /// As [`study`].
-pub fn search(page: &SearchPage, thumbnails: &Thumbnails) -> Result<String> {
-    let pictures = thumbnails.make(page.answers.iter().flat_map(pictures_of_case));
+pub fn search(page: &SearchPage, thumbnails: &Thumbnails, pictures: &PagePictures<'_>) -> Result<String> {
+    let pictures = thumbnails.make(page.answers.iter().flat_map(pictures_of_case), pictures);
     render("search.html", pictures, context! { page => Serde(page) })
 }
 

@@ -1,14 +1,16 @@
 //! Small pictures inside a page.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
-use semblance_embed::transform::{Limits, decode_small_file};
+use semblance_embed::transform::Limits;
+
+use crate::pictures::PagePictures;
 
 /// How large and how many.
 #[derive(Clone, Copy, Debug)]
@@ -30,20 +32,20 @@ impl Default for Thumbnails {
 }
 
 impl Thumbnails {
-    /// The data URI of each picture that can be read.
-    pub(super) fn make(&self, paths: impl IntoIterator<Item = PathBuf>) -> HashMap<PathBuf, String> {
+    /// The data URI of each picture that the page may show and that can be read.
+    pub(super) fn make(
+        &self,
+        paths: impl IntoIterator<Item = PathBuf>,
+        pictures: &PagePictures<'_>,
+    ) -> HashMap<PathBuf, String> {
         let mut seen = BTreeSet::new();
         let paths: Vec<PathBuf> =
             paths.into_iter().filter(|path| seen.insert(path.clone())).take(self.most).collect();
         let made = paths.into_par_iter().filter_map(|path| {
-            let uri = self.of_file(&path)?;
-            Some((path, uri))
+            let small = pictures.small(&path, &self.limits, self.side)?;
+            Some((path, data_uri(&small.picture, self.side, self.quality)?))
         });
         made.collect()
-    }
-
-    fn of_file(&self, path: &Path) -> Option<String> {
-        data_uri(&decode_small_file(path, &self.limits, self.side).ok()?.picture, self.side, self.quality)
     }
 }
 
@@ -79,12 +81,17 @@ mod tests {
     fn what_cannot_be_read_is_left_out_and_the_number_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        for name in ["a.png", "b.png"] {
+        for name in ["a.png", "b.png", "other.png"] {
             RgbImage::new(3, 3).save(path(name)).unwrap();
         }
         std::fs::write(path("broken.png"), "no picture").unwrap();
-        let all = || ["a.png", "a.png", "broken.png", "gone.png", "b.png"].map(path);
-        assert_eq!(Thumbnails::default().make(all()).len(), 2);
-        assert_eq!(Thumbnails { most: 1, ..Thumbnails::default() }.make(all()).len(), 1);
+        let all = || ["a.png", "a.png", "broken.png", "gone.png", "b.png", "other.png"].map(path);
+        let named = PagePictures::default().with_files(all().into_iter().take(5));
+        let made = Thumbnails::default().make(all(), &named);
+        assert!(
+            made.len() == 2 && !made.contains_key(&path("other.png")),
+            "a file that nobody named is not read"
+        );
+        assert_eq!(Thumbnails { most: 1, ..Thumbnails::default() }.make(all(), &named).len(), 1);
     }
 }

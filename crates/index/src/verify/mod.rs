@@ -1,6 +1,13 @@
-//! Whether an index is whole: every checksum, every record, and that store and published files say the same.
+//! Checks that an index is whole: every checksum, every record, and that store and published files agree.
+//!
+//! A store that cannot be opened in place, on a read-only mount or as another user, is checked by a temporary copy, since
+//! sled writes when it opens. What could not be checked is reported, and such an index does not count as sound.
+
+mod store_copy;
 
 use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +19,14 @@ use crate::error::{IndexError, Result};
 use crate::manifest::{FILE_NAME, Manifest};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Store};
-use crate::writer::lock;
+use crate::verify::store_copy::StoreCopy;
+use crate::writer::{LOCK, lock};
 
 /// Faults of one kind that are listed one by one; further ones are only counted.
 const LISTED: usize = 100;
+
+/// Why a file that the system does not let this user read is not checked.
+const UNREADABLE: &str = "the system refuses to read it: check it as a user who may";
 
 /// Something wrong with an index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,23 +39,35 @@ pub struct Fault {
     pub rebuildable: bool,
 }
 
+/// Part of an index that could not be checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unchecked {
+    /// File or folder it is.
+    pub path: PathBuf,
+    /// Why it could not be checked, and what to do.
+    pub why: String,
+}
+
 /// What [`verify`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyReport {
     /// Published items.
     pub items: u64,
-    /// Items in the store; `None` if another process is writing, so that the store could not be looked at.
+    /// Items in the store; `None` if the store could not be opened: [`Self::unchecked`] or [`Self::faults`] say why.
     pub stored: Option<u64>,
     /// Items written or deleted since the publication: no fault, finishing publishes them.
     pub unpublished: u64,
     /// What is wrong.
     pub faults: Vec<Fault>,
+    /// What could not be checked.
+    #[serde(default)]
+    pub unchecked: Vec<Unchecked>,
 }
 
 impl VerifyReport {
-    /// True if nothing is wrong.
+    /// True if everything was checked and nothing is wrong.
     pub fn is_sound(&self) -> bool {
-        self.faults.is_empty()
+        self.faults.is_empty() && self.unchecked.is_empty()
     }
 
     fn fault(&mut self, path: impl AsRef<Path>, what: impl Into<String>, rebuildable: bool) {
@@ -59,8 +82,14 @@ impl VerifyReport {
         }
     }
 
+    fn not_checked(&mut self, path: impl AsRef<Path>, why: impl Into<String>) {
+        self.unchecked.push(Unchecked { path: path.as_ref().to_path_buf(), why: why.into() });
+    }
+
     fn error(&mut self, path: &Path, error: &IndexError) {
         match error {
+            // Verifying only reads, so what was refused is reading.
+            IndexError::ReadOnly { path } => self.not_checked(path, UNREADABLE),
             IndexError::Damaged { path, what } => self.fault(path, what, true),
             IndexError::StoreDamaged { path, what } => self.fault(path, what, false),
             other => self.fault(path, other.to_string(), true),
@@ -68,8 +97,14 @@ impl VerifyReport {
     }
 }
 
-/// Reads everything an index consists of and reports all that is wrong. Fails only where there is
-/// nothing to verify, or no room on the disk to open the store.
+/// Reads everything an index consists of and reports all that is wrong, and all that could not be checked.
+///
+/// The store is opened in place where that is possible. Where the folder cannot be written, a copy below the system's
+/// folder for temporary files is checked instead; it takes as much room as the store.
+///
+/// # Errors
+/// [`IndexError::Missing`] and [`IndexError::FormatVersion`] where there is nothing to verify, and
+/// [`IndexError::LittleRoom`] or [`IndexError::DiskFull`] without room on the disk to open the store or its copy.
 pub fn verify(dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     let manifest = match Manifest::read(dir) {
@@ -80,50 +115,128 @@ pub fn verify(dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Verify
             None
         }
     };
-    let mut snapshot = None;
-    if let Some(manifest) = &manifest {
-        report.items = manifest.items;
-        // Each file by itself first: opening the whole stops at the first fault.
-        for entry in &manifest.files {
-            match BlockFile::open(dir, entry) {
-                Ok(file) => {
-                    for block in file.bad_blocks() {
-                        let what = format!(
-                            "the checksum of bytes {} to {} does not fit",
-                            block * BLOCK,
-                            (block + 1) * BLOCK
-                        );
-                        report.fault(file.path(), what, true);
-                    }
-                }
-                Err(error) => report.error(&dir.join(&entry.name), &error),
-            }
+    let snapshot = manifest.and_then(|manifest| verify_files(dir, &manifest, &mut report));
+    let folder = store::folder(dir);
+    match std::fs::metadata(folder.join("db")) {
+        Ok(_) => verify_store(dir, snapshot.as_ref(), &mut report, progress)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            report.fault(folder, "the store is missing: only the published files are left", false);
         }
-        if report.is_sound() {
-            match Snapshot::open(dir, Memory::Mapped) {
-                Ok(opened) => snapshot = Some(opened),
-                Err(error) => report.error(dir, &error),
-            }
-        }
-    }
-    match lock(dir) {
-        Ok(_lock) => match Store::open(dir) {
-            Ok(store) => {
-                if let Err(error) = verify_store(&store, snapshot.as_ref(), &mut report, progress) {
-                    report.error(store.path(), &error);
-                }
-            }
-            Err(IndexError::Locked { .. }) => {}
-            Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
-            Err(error) => report.fault(store::folder(dir), error.to_string(), false),
-        },
-        Err(IndexError::Locked { .. } | IndexError::ReadOnly { .. }) => {}
-        Err(error) => report.error(dir, &error),
+        Err(_) => report.not_checked(folder, UNREADABLE),
     }
     Ok(report)
 }
 
+/// Checks the published files; returns them opened if all are sound.
+fn verify_files(dir: &Path, manifest: &Manifest, report: &mut VerifyReport) -> Option<Snapshot> {
+    report.items = manifest.items;
+    // Each file by itself first: opening the whole stops at the first fault.
+    for entry in &manifest.files {
+        match BlockFile::open(dir, entry) {
+            Ok(file) => {
+                for block in file.bad_blocks() {
+                    let what = format!(
+                        "the checksum of bytes {} to {} does not fit",
+                        block * BLOCK,
+                        (block + 1) * BLOCK
+                    );
+                    report.fault(file.path(), what, true);
+                }
+            }
+            Err(error) => report.error(&dir.join(&entry.name), &error),
+        }
+    }
+    if !report.is_sound() {
+        return None;
+    }
+    match Snapshot::open(dir, Memory::Mapped) {
+        Ok(snapshot) => Some(snapshot),
+        Err(error) => {
+            report.error(dir, &error);
+            None
+        }
+    }
+}
+
+/// Checks the store in place, or a copy of it where it cannot be opened in place.
 fn verify_store(
+    dir: &Path,
+    snapshot: Option<&Snapshot>,
+    report: &mut VerifyReport,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<()> {
+    let opened = match lock(dir) {
+        Ok(held) => Store::open(dir).map(|store| (store, held)),
+        Err(error) => Err(error),
+    };
+    match opened {
+        Ok((store, _held)) => {
+            if let Err(error) = verify_records(&store, snapshot, report, progress) {
+                report.error(store.path(), &error);
+            }
+        }
+        Err(IndexError::ReadOnly { .. }) => verify_copy(dir, snapshot, report, progress)?,
+        Err(IndexError::Locked { holder, .. }) => report.not_checked(store::folder(dir), busy(&holder)),
+        Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
+        Err(error) => report.fault(store::folder(dir), error.to_string(), false),
+    }
+    Ok(())
+}
+
+fn busy(holder: &str) -> String {
+    format!("{holder} is writing it: check it when that has ended")
+}
+
+/// Checks a copy of the store. Faults name the files they were copied from.
+fn verify_copy(
+    dir: &Path,
+    snapshot: Option<&Snapshot>,
+    report: &mut VerifyReport,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<()> {
+    // A writer elsewhere, as another user or through another mount, would change the store while it is copied.
+    let held = File::open(dir.join(LOCK)).ok();
+    if held.as_ref().is_some_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))) {
+        report.not_checked(store::folder(dir), busy("another process"));
+        return Ok(());
+    }
+    let copy = match StoreCopy::of(dir) {
+        Ok(copy) => copy,
+        Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
+        Err(IndexError::ReadOnly { path }) if path.starts_with(dir) => {
+            report.not_checked(path, UNREADABLE);
+            return Ok(());
+        }
+        Err(error) => {
+            let why = format!("it cannot be opened here, and a copy of it cannot be made: {error}");
+            report.not_checked(store::folder(dir), why);
+            return Ok(());
+        }
+    };
+    drop(held);
+    let mut found = VerifyReport::default();
+    match Store::open(copy.dir()) {
+        Ok(store) => {
+            if let Err(error) = verify_records(&store, snapshot, &mut found, progress) {
+                found.error(store.path(), &error);
+            }
+        }
+        Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
+        Err(error) => found.fault(store::folder(copy.dir()), error.to_string(), false),
+    }
+    (report.stored, report.unpublished) = (found.stored, found.unpublished);
+    for Fault { path, what, rebuildable } in found.faults {
+        let (path, what) =
+            (copy.original(&path, dir), what.replace(&*copy.dir().to_string_lossy(), &dir.to_string_lossy()));
+        report.fault(path, what, rebuildable);
+    }
+    for Unchecked { path, why } in found.unchecked {
+        report.not_checked(copy.original(&path, dir), why);
+    }
+    Ok(())
+}
+
+fn verify_records(
     store: &Store,
     snapshot: Option<&Snapshot>,
     report: &mut VerifyReport,
@@ -135,6 +248,10 @@ fn verify_store(
     let changed = store.changed_since(published)?;
     report.unpublished = if snapshot.is_some() { changed.len() as u64 } else { 0 };
     report.stored = Some(state.items);
+    if state.sequence < published {
+        let what = format!("it ends with write {}, and write {published} is published", state.sequence);
+        report.fault(store.path(), what, false);
+    }
 
     let mut keys = HashMap::with_capacity(state.items as usize);
     let mut items = 0;

@@ -1,0 +1,106 @@
+//! A temporary copy of a store, for checking one that cannot be opened where it is.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::error::{IndexError, Result};
+use crate::{space, store};
+
+/// A copy of the store of an index, removed when dropped.
+pub(super) struct StoreCopy {
+    folder: TempDir,
+}
+
+impl StoreCopy {
+    /// Copies the store of the index in `dir` below the system's folder for temporary files.
+    ///
+    /// # Errors
+    /// [`IndexError::LittleRoom`] before anything is written; files that cannot be read or are no regular files.
+    pub(super) fn of(dir: &Path) -> Result<Self> {
+        let from = store::folder(dir);
+        let files = files_below(&from)?;
+        let temporary = std::env::temp_dir();
+        space::check(&temporary, files.iter().map(|(_, bytes)| bytes).sum())?;
+        let folder = tempfile::Builder::new().prefix("semblance-verify-").tempdir_in(&temporary);
+        let folder = folder.map_err(|error| IndexError::io(&temporary, error))?;
+        for (name, _) in &files {
+            let (from, to) = (from.join(name), store::folder(folder.path()).join(name));
+            let parent = to.parent().unwrap_or(folder.path());
+            fs::create_dir_all(parent).map_err(|error| IndexError::io(parent, error))?;
+            let mut reader = File::open(&from).map_err(|error| IndexError::io(&from, error))?;
+            // Not `fs::copy`, which takes the permissions along: the copy must be writable.
+            let mut writer = File::create(&to).map_err(|error| IndexError::io(&to, error))?;
+            std::io::copy(&mut reader, &mut writer).map_err(|error| IndexError::io(&to, error))?;
+        }
+        Ok(Self { folder })
+    }
+
+    /// The folder that holds the copied store as the folder of an index holds its own.
+    pub(super) fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The path in the index in `dir` that a path in the copy was copied from.
+    pub(super) fn original(&self, path: &Path, dir: &Path) -> PathBuf {
+        path.strip_prefix(self.dir()).map_or_else(|_| path.to_owned(), |inner| dir.join(inner))
+    }
+}
+
+/// The files below a folder, by their paths relative to it, with their sizes.
+fn files_below(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(inner) = folders.pop() {
+        let place = folder.join(&inner);
+        let failed = |error| IndexError::io(&place, error);
+        for entry in fs::read_dir(&place).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let (name, about) = (inner.join(entry.file_name()), entry.metadata().map_err(failed)?);
+            if about.is_dir() {
+                folders.push(name);
+            } else if about.is_file() {
+                files.push((name, about.len()));
+            } else {
+                // A pipe or device would block, a link may lead anywhere; sled makes neither.
+                let what = std::io::Error::new(ErrorKind::InvalidInput, "is no regular file");
+                return Err(IndexError::io(entry.path(), what));
+            }
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_every_file_and_goes_away() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in [("store/db", "log"), ("store/blobs/1", "large"), ("manifest.json", "{}")] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let copy = StoreCopy::of(dir.path()).unwrap();
+        let place = copy.dir().to_owned();
+        assert_eq!(fs::read_to_string(place.join("store/blobs/1")).unwrap(), "large");
+        assert_eq!(fs::read_to_string(place.join("store/db")).unwrap(), "log");
+        assert!(!place.join("manifest.json").exists());
+        assert_eq!(copy.original(&place.join("store/db"), dir.path()), dir.path().join("store/db"));
+        drop(copy);
+        assert!(!place.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_regular_file_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("store")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("store/db")).unwrap();
+        let error = StoreCopy::of(dir.path()).err().unwrap();
+        assert!(error.to_string().contains("store/db: is no regular file"), "{error}");
+    }
+}

@@ -1,0 +1,75 @@
+//! Changing the attributes of an index without touching its vectors.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use super::IndexWriter;
+use crate::config::{IndexConfig, Memory};
+use crate::error::Result;
+use crate::snapshot::Snapshot;
+use crate::tail::State;
+
+impl IndexWriter {
+    /// Replaces the index's attributes, durably. Only the configuration in the store and the manifest are written, whatever
+    /// the index holds; the published files stay. Readers of this writer see the change at once, other processes when they
+    /// next refresh. Writes that are not published yet stay unpublished.
+    ///
+    /// # Errors
+    /// Failures of the store and of the disk. Repeating the call completes it.
+    pub fn set_attributes(&mut self, attributes: BTreeMap<String, String>) -> Result<()> {
+        self.store.set_config(IndexConfig { attributes, ..self.store.config().clone() })?;
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // An index that was never published takes the attributes from the store when it is.
+        let Some(published) = &inner.snapshot else { return Ok(()) };
+        let mut manifest = (*published.manifest).clone();
+        manifest.config = self.store.config().clone();
+        manifest.generation += 1;
+        let written = manifest.write(&self.dir);
+        // Also after a failure, which may have come when the manifest was in place already.
+        inner.snapshot = Snapshot::open(&self.dir, Memory::Auto).ok().map(Arc::new);
+        written?;
+        if let (Some(live), Some(snapshot)) = (&inner.live, &inner.snapshot) {
+            live.swap(State { snapshot: snapshot.clone(), tail: live.state().tail.clone() });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Index, IndexConfig, IndexWriter, NewItem};
+
+    #[test]
+    fn attributes_change_and_everything_else_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = IndexConfig::new(2, "m");
+        config.attributes.insert("root".into(), "a".into());
+        let mut writer = IndexWriter::create(dir.path(), &config).unwrap();
+        writer.upsert(&[NewItem::new("x")], &[0.6, 0.8]).unwrap();
+        let files = writer.finish(&|_| {}).unwrap().files;
+        let reader = writer.reader().unwrap();
+        let elsewhere = Index::open(dir.path()).unwrap();
+        writer.upsert(&[NewItem::new("y")], &[0.8, 0.6]).unwrap();
+        writer.set_attributes([("root".to_owned(), "b".to_owned())].into()).unwrap();
+        assert_eq!(reader.manifest().config.attributes["root"], "b");
+        assert_eq!(reader.len(), 2, "what is not published yet is still there");
+        assert!(elsewhere.refresh().unwrap());
+        assert_eq!((elsewhere.manifest().config.attributes["root"].as_str(), elsewhere.len()), ("b", 1));
+        assert_eq!(elsewhere.manifest().files, files, "no file was written again");
+        drop(writer);
+        let writer = IndexWriter::open(dir.path()).unwrap();
+        assert_eq!(writer.config().attributes["root"], "b");
+        assert_eq!(writer.finish(&|_| {}).unwrap().items, 2);
+        assert_eq!(Index::open(dir.path()).unwrap().manifest().config.attributes["root"], "b");
+        assert!(crate::verify(dir.path(), &|_| {}).is_ok());
+    }
+
+    #[test]
+    fn an_unpublished_index_publishes_its_new_attributes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = IndexWriter::create(dir.path(), &IndexConfig::new(2, "m")).unwrap();
+        writer.upsert(&[NewItem::new("x")], &[0.6, 0.8]).unwrap();
+        writer.set_attributes([("root".to_owned(), "b".to_owned())].into()).unwrap();
+        assert_eq!(writer.finish(&|_| {}).unwrap().config.attributes["root"], "b");
+    }
+}
