@@ -43,7 +43,6 @@ mod candidates;
 mod codec;
 mod coded_query;
 mod columns;
-mod commit;
 mod config;
 mod contest;
 mod error;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::commit::GroupCommit;
+use self::group_commit::GroupCommit;
 use crate::config::{Durability, IndexConfig, Memory, Progress, is_finished};
 use crate::error::{IndexError, Result};
 use crate::index::Index;
@@ -19,6 +19,8 @@ use crate::space;
 use crate::store::{self, Change, Store};
 use crate::tail::{Live, State, Tail};
 use crate::vector_index::check_vectors;
+
+mod group_commit;
 
 const LOCK: &str = "writer.lock";
 /// How long a lock that is held is tried again.
