@@ -37,6 +37,11 @@ impl Store {
         }
     }
 
+    /// Whether a transaction was cut short, so that sled can neither go on nor be closed.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.failure().is_some_and(|failure| !failure.can_reopen)
+    }
+
     /// Notes that a write failed. `is_whole` says that no transaction was cut short by it.
     pub(super) fn fail(&self, error: &IndexError, is_whole: bool) {
         // sled does nothing more on its disk once it knows of an error of its own. Otherwise closing it would write the
@@ -51,7 +56,7 @@ impl Store {
 
     /// Closes a store that failed, so that it can be opened again. An error if that cannot be done in this process.
     pub(crate) fn close(&mut self) -> Result<()> {
-        if self.failure().is_some_and(|failure| !failure.can_reopen) {
+        if self.is_cut_short() {
             return self.check();
         }
         self.drop_trees();
@@ -77,7 +82,7 @@ fn words(error: &IndexError) -> String {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if self.failure().is_some_and(|failure| !failure.can_reopen) {
+        if self.is_cut_short() {
             // Left open: nothing of it reaches the disk any more.
             std::mem::forget(self.trees.take());
         } else {

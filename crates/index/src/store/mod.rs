@@ -13,6 +13,7 @@
 
 mod blobs;
 mod failure;
+mod flush;
 mod folder;
 mod guard;
 mod opening;
@@ -125,7 +126,7 @@ impl Store {
     /// Hands everything applied so far to the operating system: it survives the death of the process.
     pub(crate) fn flush(&self) -> Result<()> {
         self.check()?;
-        let flushed = guarded(&self.path, || self.trees().db.flush().map(drop));
+        let flushed = guarded(&self.path, || flush::flush(&self.trees().db, || self.is_cut_short()));
         flushed.inspect_err(|error| self.fail(error, true))
     }
 
