@@ -33,7 +33,8 @@ fn repeat(dir: &Dir, making: &Making, at: usize) {
         return;
     }
     let message = text(&again);
-    let advised: Vec<&str> = ["--resume", "--replace"].into_iter().filter(|way| message.contains(way)).collect();
+    let advised: Vec<&str> =
+        ["--resume", "--replace"].into_iter().filter(|way| message.contains(way)).collect();
     assert!(!advised.is_empty(), "no way on is named: {message}");
     let way = advised[at % advised.len()];
     let advised = command(dir, &[&making.args[..], &[way]].concat()).output().expect("the binary starts");

@@ -52,7 +52,9 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
         _ => IndexWriter::create(&folder, &config),
     };
     let writer = writer.map_err(|error| match error {
-        IndexError::AlreadyExists { finished: false, .. } => inputs::name_taken(error, "--resume or --replace"),
+        IndexError::AlreadyExists { finished: false, .. } => {
+            inputs::name_taken(error, "--resume or --replace")
+        }
         error => inputs::name_taken(error, "--replace"),
     })?;
     let bar = printer.bar("embedding", dataset.len());

@@ -57,9 +57,20 @@ impl Store {
     /// Closes a store that failed, so that it can be opened again. An error if that cannot be done in this process.
     pub(crate) fn close(&mut self) -> Result<()> {
         if self.is_cut_short() {
+            self.keep_undo()?;
             return self.check();
         }
         self.drop_trees();
+        Ok(())
+    }
+
+    /// Writes what a transaction that was cut short replaced to where the next opening finds it.
+    pub(super) fn keep_undo(&self) -> Result<()> {
+        let mut undo = self.undo.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(before) = &*undo {
+            before.keep(&self.path)?;
+            *undo = None;
+        }
         Ok(())
     }
 
@@ -83,6 +94,7 @@ fn words(error: &IndexError) -> String {
 impl Drop for Store {
     fn drop(&mut self) {
         if self.is_cut_short() {
+            let _ = self.keep_undo();
             // Left open: nothing of it reaches the disk any more.
             std::mem::forget(self.trees.take());
         } else {

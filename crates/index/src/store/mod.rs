@@ -19,6 +19,7 @@ mod guard;
 mod opening;
 mod rewrite;
 mod state;
+mod undo;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use self::failure::Failure;
 pub(crate) use self::folder::{FOLDER, exists, folder, is_blank, is_incomplete};
 use self::guard::{guarded, store_error};
 pub(crate) use self::state::State;
+use self::undo::Undo;
 use crate::codec::{self, CodecError};
 use crate::config::IndexConfig;
 use crate::error::{IndexError, Result};
@@ -60,6 +62,8 @@ pub(crate) struct Store {
     config: IndexConfig,
     blobs: Blobs,
     failure: Mutex<Option<Failure>>,
+    /// What a transaction that was cut short replaced, till it is written to the disk.
+    undo: Mutex<Option<Undo>>,
 }
 
 struct Trees {
@@ -87,6 +91,17 @@ impl Store {
 
     /// Applies a change as one transaction: whole or not at all, whatever happens. Not durable before [`Self::sync`].
     pub(crate) fn apply(&self, change: &Change<'_>, state: State) -> Result<()> {
+        let before = self.before(change)?;
+        let applied = self.transact(change, state);
+        if applied.is_err() && self.is_cut_short() {
+            *self.undo.lock().unwrap_or_else(|e| e.into_inner()) = Some(before);
+            // If it fails, it is tried again while the process lives.
+            let _ = self.keep_undo();
+        }
+        applied
+    }
+
+    fn transact(&self, change: &Change<'_>, state: State) -> Result<()> {
         let sequence = state.sequence.to_le_bytes();
         let upserts: Vec<_> = change
             .upserts
@@ -164,28 +179,43 @@ impl Store {
         mut visit: impl FnMut(u64, Result<&[f32]>) -> Result<()>,
     ) -> Result<()> {
         let mut vector = Vec::with_capacity(self.config.dim);
-        self.scan(|trees| &trees.vectors, |key, value| {
-            let id = codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?;
-            vector.clear();
-            match codec::decode_vector(value, self.config.dim, &mut vector) {
-                Ok(()) => visit(id, Ok(&vector)),
-                Err(e) => visit(id, Err(self.record_error("vector", id, e))),
-            }
-        })
+        self.scan(
+            |trees| &trees.vectors,
+            |key, value| {
+                let id = codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?;
+                vector.clear();
+                match codec::decode_vector(value, self.config.dim, &mut vector) {
+                    Ok(()) => visit(id, Ok(&vector)),
+                    Err(e) => visit(id, Err(self.record_error("vector", id, e))),
+                }
+            },
+        )
     }
 
     /// The record of every item in order of ids, still encoded.
     pub(crate) fn scan_items(&self, mut visit: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
-        self.scan(|trees| &trees.items, |key, value| {
-            visit(codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?, value)
-        })
+        self.scan(
+            |trees| &trees.items,
+            |key, value| {
+                visit(
+                    codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?,
+                    value,
+                )
+            },
+        )
     }
 
     /// Every key with its id, in order of keys.
     pub(crate) fn scan_keys(&self, mut visit: impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
-        self.scan(|trees| &trees.keys, |key, value| {
-            visit(key, codec::decode_id(value).map_err(|e| self.record_error("key", format!("{key:?}"), e))?)
-        })
+        self.scan(
+            |trees| &trees.keys,
+            |key, value| {
+                visit(
+                    key,
+                    codec::decode_id(value).map_err(|e| self.record_error("key", format!("{key:?}"), e))?,
+                )
+            },
+        )
     }
 
     fn scan(
@@ -203,12 +233,17 @@ impl Store {
     /// Ids touched since the published files were written, ascending.
     pub(crate) fn changed_since(&self, sequence: u64) -> Result<Vec<u64>> {
         let mut ids = Vec::new();
-        self.scan(|trees| &trees.changes, |key, value| {
-            if value.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX) > sequence {
-                ids.push(codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?);
-            }
-            Ok(())
-        })?;
+        self.scan(
+            |trees| &trees.changes,
+            |key, value| {
+                if value.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX) > sequence {
+                    ids.push(
+                        codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?,
+                    );
+                }
+                Ok(())
+            },
+        )?;
         Ok(ids)
     }
 

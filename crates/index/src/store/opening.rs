@@ -66,6 +66,7 @@ impl Store {
             .and_then(|c| serde_json::from_slice(&c).ok())
             .ok_or_else(|| store.damaged("its configuration is missing or unreadable"))?;
         store.state()?;
+        store.undo()?;
         Ok(store)
     }
 
@@ -109,6 +110,13 @@ impl Store {
                 opened => break opened?,
             }
         };
-        Ok(Self { path, trees: Some(trees), config, blobs: Blobs::default(), failure: Mutex::default() })
+        Ok(Self {
+            path,
+            trees: Some(trees),
+            config,
+            blobs: Blobs::default(),
+            failure: Mutex::default(),
+            undo: Mutex::default(),
+        })
     }
 }

@@ -70,7 +70,9 @@ impl IndexWriter {
             // Removed only if it is sure that nobody refers to the files.
             match Manifest::read(&self.dir) {
                 Ok(published) if published != *manifest => prepared.discard(&self.dir),
-                Err(IndexError::Missing { .. } | IndexError::Unfinished { .. }) => prepared.discard(&self.dir),
+                Err(IndexError::Missing { .. } | IndexError::Unfinished { .. }) => {
+                    prepared.discard(&self.dir)
+                }
                 _ => {}
             }
             return Err(error);

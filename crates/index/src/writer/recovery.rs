@@ -24,7 +24,9 @@ impl IndexWriter {
     pub fn fault(&self) -> Option<String> {
         match self.store.try_read() {
             Ok(store) => store.failure().map(|failure| failure.message()),
-            Err(TryLockError::Poisoned(store)) => store.into_inner().failure().map(|failure| failure.message()),
+            Err(TryLockError::Poisoned(store)) => {
+                store.into_inner().failure().map(|failure| failure.message())
+            }
             Err(TryLockError::WouldBlock) => Some("the store is being opened again after an error".into()),
         }
     }
@@ -109,8 +111,8 @@ impl IndexWriter {
         }
         match inner.found.get(ticket.reopened) {
             Some(&found) if found >= ticket.sequence => Ok(()),
-            Some(_) => Err(error),
-            None => Err(IndexError::Uncertain { source: Box::new(error) }),
+            // Lost when the store was opened again, or refused before the store took up any of it.
+            _ => Err(error),
         }
     }
 
