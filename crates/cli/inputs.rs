@@ -93,10 +93,14 @@ pub(crate) fn sample_catalogue(
             );
         }
     } else {
-        let bar = printer.bar("drawing the catalogue", catalogue.classes * catalogue.images_per_class);
-        catalogue.write(dir, &|done, total| bar.set(done, total))?;
+        // The note first: with the table, which is written last, it is there too, also if the drawing is interrupted.
+        if let Some(parent) = note.parent() {
+            std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+        }
         std::fs::write(&note, serde_json::to_vec_pretty(catalogue)?)
             .with_context(|| note.display().to_string())?;
+        let bar = printer.bar("drawing the catalogue", catalogue.classes * catalogue.images_per_class);
+        catalogue.write(dir, &|done, total| bar.set(done, total))?;
     }
     Ok(Dataset::open(&DatasetConfig::new(dir))?)
 }

@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn rows_that_would_make_it_panic_or_exit_are_refused() {
-        let refused = |rows: &[f32]| build(rows, 2, &HnswConfig::default(), &|_| {}).err().expect("an error");
+        let refused = |rows: &[f32]| build(rows, 2, &HnswConfig::default(), &|_| {}).err().unwrap();
         assert!(matches!(refused(&[1.0, 0.0, f32::NAN, 0.0]), IndexError::NotFinite { row: 1, .. }));
         assert!(matches!(refused(&[1.0, 0.0, 3.0, 0.0]), IndexError::NotUnit { row: 1, .. }));
         assert!(matches!(refused(&[1.0, 0.0, 0.0]), IndexError::WrongLength { .. }));
