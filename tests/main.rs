@@ -6,8 +6,15 @@ mod bad_input;
 mod catalogue;
 // What the command line promises whatever the command: help, exit codes, JSON, pipes.
 mod cli;
+// Making an index, killed at every file operation: the command can be repeated.
+mod creation;
+// Errors of the disk at every file operation, through the program and under the server.
+mod disk_errors;
 // Keeping an index up: import, remove, verify, rebuild, export.
 mod durability;
+// File operations that fail, or at which a program ends.
+#[path = "../crates/index/tests/faults/mod.rs"]
+mod faults;
 // Searching by item, by condition, by score.
 mod filter;
 // Real photographs, where the data lies beside the repository.

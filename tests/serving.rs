@@ -34,6 +34,11 @@ impl Serving {
     }
 
     pub(crate) fn start_in(dir: &Path, more: &[&str]) -> Self {
+        Self::start_as(dir, more, |_| {})
+    }
+
+    /// With a last word on how the program is started.
+    pub(crate) fn start_as(dir: &Path, more: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_semblance"));
         command.args(["serve", "--index", "shop", "--listen", "127.0.0.1:0"]).args(more).current_dir(dir);
         command
@@ -41,6 +46,7 @@ impl Serving {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        prepare(&mut command);
         let mut child = command.spawn().expect("the binary starts");
         let (mut stderr, log) = (child.stderr.take().expect("stderr"), Arc::new(Mutex::new(String::new())));
         let kept = log.clone();

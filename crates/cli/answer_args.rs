@@ -109,12 +109,15 @@ pub(crate) struct DeriveArgs {
     /// Draw each item towards its N nearest [without N: 5]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "5", value_parser = positive)]
     pub(crate) augment: Option<usize>,
+    /// Replace an index of this name
+    #[arg(long)]
+    pub(crate) replace: bool,
 }
 
 impl DeriveArgs {
     pub(crate) fn config(&self) -> DeriveConfig {
         let augment = |neighbours| AugmentConfig { neighbours, ..AugmentConfig::default() };
-        DeriveConfig { whiten: self.whiten, augment: self.augment.map(augment) }
+        DeriveConfig { whiten: self.whiten, augment: self.augment.map(augment), replace: self.replace }
     }
 }
 

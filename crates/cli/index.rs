@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use semblance_embed::Embedder;
-use semblance_index::{HnswConfig, Index, IndexConfig, IndexWriter, Manifest};
+use semblance_index::{HnswConfig, Index, IndexConfig, IndexError, IndexWriter, Manifest};
 use semblance_query::catalog::{self, BuildProgress};
 use semblance_query::whitening::readable;
 use serde_json::json;
@@ -49,10 +49,16 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
     let folder = inputs::index_folder(&args.name, &args.dir.index_dir);
     catalogue::seal_for(&mut config, &folder, printer);
     let writer = match (args.resume, args.replace) {
-        (true, _) => IndexWriter::resume(&folder, &config)?,
-        (_, true) => IndexWriter::replace(&folder, &config)?,
-        _ => IndexWriter::create(&folder, &config)?,
+        (true, _) => IndexWriter::resume(&folder, &config),
+        (_, true) => IndexWriter::replace(&folder, &config),
+        _ => IndexWriter::create(&folder, &config),
     };
+    let writer = writer.map_err(|error| match error {
+        IndexError::AlreadyExists { finished: false, .. } => {
+            inputs::name_taken(error, "--resume or --replace")
+        }
+        error => inputs::name_taken(error, "--replace"),
+    })?;
     let bar = printer.bar("embedding", dataset.len());
     let extract = inputs::extract(&args.extract, printer.threads);
     let (summary, manifest) =

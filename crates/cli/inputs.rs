@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use semblance_embed::ModelSource;
 use semblance_embed::dataset::sample::{SampleCatalogue, TABLE_NAME};
 use semblance_embed::dataset::{Dataset, DatasetConfig, Format, Header, TableConfig};
 use semblance_embed::extract::{ExtractConfig, Failure};
 
+use semblance_index::IndexError;
 use semblance_query::Engine;
 
 use crate::args::{DatasetArgs, ExtractArgs, FormatArg, HeaderArg, LayoutArgs, ModelArgs};
@@ -92,10 +93,14 @@ pub(crate) fn sample_catalogue(
             );
         }
     } else {
-        let bar = printer.bar("drawing the catalogue", catalogue.classes * catalogue.images_per_class);
-        catalogue.write(dir, &|done, total| bar.set(done, total))?;
+        // The note first: with the table, which is written last, it is there too, also if the drawing is interrupted.
+        if let Some(parent) = note.parent() {
+            std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+        }
         std::fs::write(&note, serde_json::to_vec_pretty(catalogue)?)
             .with_context(|| note.display().to_string())?;
+        let bar = printer.bar("drawing the catalogue", catalogue.classes * catalogue.images_per_class);
+        catalogue.write(dir, &|done, total| bar.set(done, total))?;
     }
     Ok(Dataset::open(&DatasetConfig::new(dir))?)
 }
@@ -135,6 +140,14 @@ pub(crate) fn extract(args: &ExtractArgs, threads: Option<u16>) -> ExtractConfig
 pub(crate) fn index_folder(name: &str, indexes: &Path) -> PathBuf {
     let is_path = name.contains(['/', std::path::MAIN_SEPARATOR]) || matches!(name, "." | "..");
     if is_path { PathBuf::from(name) } else { indexes.join(name) }
+}
+
+/// The error of a place that an index has already, with the options that help.
+pub(crate) fn name_taken(error: IndexError, options: &str) -> anyhow::Error {
+    match error {
+        IndexError::AlreadyExists { .. } => anyhow!("{error}: repeat the command with {options}"),
+        error => error.into(),
+    }
 }
 
 /// Names the pictures that were skipped.

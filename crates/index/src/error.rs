@@ -28,8 +28,10 @@ pub enum IndexError {
     },
     /// A new index was to be created where one is.
     #[error(
-        "{} already holds {} index: open it, choose another folder, or ask for it to be replaced",
-        dir.display(), if *finished { "a finished" } else { "an unfinished" }
+        "{} already holds {} index: choose another place, or ask for it to be {}",
+        dir.display(),
+        if *finished { "a finished" } else { "an unfinished" },
+        if *finished { "replaced" } else { "finished or replaced" }
     )]
     AlreadyExists {
         /// Folder of the index.
@@ -215,6 +217,21 @@ pub enum IndexError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A write failed, and it is not known whether it was kept.
+    #[error("the write failed and may have been kept all the same: look before you repeat it ({source})")]
+    Uncertain {
+        /// What failed.
+        source: Box<IndexError>,
+    },
+    /// Writes that were not durable yet are gone.
+    #[error(
+        "the disk of {} failed, and writes that were not durable yet are lost: repeat those since the last publication",
+        dir.display()
+    )]
+    Lost {
+        /// Folder of the index.
+        dir: PathBuf,
     },
     /// A failure within the store.
     #[error("the store at {} failed: {what}", path.display())]

@@ -7,9 +7,10 @@
 use hnsw_rs::prelude::{Distance, Hnsw};
 
 use crate::config::{HnswConfig, Progress, Stage};
-use crate::error::{IndexError, Result};
+use crate::error::Result;
 use crate::graph::{GraphData, MAX_LEVEL, NONE, ground_stride};
 use crate::kernel::dot_f32;
+use crate::vector_index::check_vectors;
 
 /// Layers hnsw_rs is told to have; it allows no more than 16.
 const LAYERS: usize = 16;
@@ -30,19 +31,12 @@ impl Distance<f32> for Dot {
 pub(crate) fn build(
     rows: &[f32],
     stride: usize,
-    dim: usize,
     config: &HnswConfig,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<GraphData> {
+    // Padding is zeros: a padded row has the norm of its vector.
+    check_vectors(rows, rows.len().div_ceil(stride), stride)?;
     let nodes = rows.len() / stride;
-    crate::vector_index::check_vectors(&[], 0, dim)?;
-    if rows.iter().any(|x| !x.is_finite()) {
-        return Err(IndexError::Parameter {
-            name: "vectors",
-            value: "not finite".into(),
-            expected: "finite numbers",
-        });
-    }
     if nodes == 0 {
         return Ok(GraphData::unlinked(config.m, vec![]));
     }
@@ -88,6 +82,7 @@ pub(crate) fn build(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::IndexError;
     use crate::quantize::CodeView;
     use crate::walk::{Scratch, search};
     use rand::{Rng, SeedableRng};
@@ -102,7 +97,7 @@ mod tests {
             row.iter_mut().for_each(|x| *x /= norm);
         }
         let config = HnswConfig { m: 10, ef_construction: 80, ..HnswConfig::default() };
-        let graph = build(&rows, dim, dim, &config, &|_| {}).unwrap();
+        let graph = build(&rows, dim, &config, &|_| {}).unwrap();
         let codes = CodeView::f32(dim, &rows);
         let (mut hits, mut scratch) = (0, Scratch::default());
         for node in (0..n).step_by(15) {
@@ -116,6 +111,14 @@ mod tests {
             hits += scratch.pool[..10].iter().filter(|c| exact[..10].contains(&c.node)).count();
         }
         assert!(hits >= 970, "{hits} of 1000");
-        assert_eq!(build(&[], dim, dim, &config, &|_| {}).unwrap().entry, NONE);
+        assert_eq!(build(&[], dim, &config, &|_| {}).unwrap().entry, NONE);
+    }
+
+    #[test]
+    fn rows_that_would_make_it_panic_or_exit_are_refused() {
+        let refused = |rows: &[f32]| build(rows, 2, &HnswConfig::default(), &|_| {}).err().unwrap();
+        assert!(matches!(refused(&[1.0, 0.0, f32::NAN, 0.0]), IndexError::NotFinite { row: 1, .. }));
+        assert!(matches!(refused(&[1.0, 0.0, 3.0, 0.0]), IndexError::NotUnit { row: 1, .. }));
+        assert!(matches!(refused(&[1.0, 0.0, 0.0]), IndexError::WrongLength { .. }));
     }
 }

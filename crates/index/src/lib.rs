@@ -36,6 +36,8 @@
 //! # Durability
 //! See [`Durability`]: by default what [`IndexWriter::upsert`] and [`IndexWriter::delete`] acknowledged survives a
 //! power cut. Published files appear whole or not at all: synced, then named by a manifest that is renamed into place.
+//! After an error of the disk the writer opens its store again and goes on with what is on the disk; a call that failed
+//! was undone, or says that it may have been kept ([`IndexError::Uncertain`]).
 
 mod block_file;
 mod build;
@@ -43,7 +45,6 @@ mod candidates;
 mod codec;
 mod coded_query;
 mod columns;
-mod commit;
 mod config;
 mod contest;
 mod error;

@@ -139,9 +139,15 @@ impl Manifest {
         }
     }
 
-    /// Puts the manifest in place: a temporary file, synced, renamed over the old one, the folder synced.
-    pub(crate) fn write(&mut self, dir: &Path) -> Result<()> {
+    /// Gives the manifest its checksum: it is changed no more.
+    pub(crate) fn seal(mut self) -> Self {
         self.checksum = self.digest();
+        self
+    }
+
+    /// Puts the sealed manifest in place: a temporary file, synced, renamed over the old one. From then on it is what
+    /// readers open; it survives a power cut once the folder is synced, too ([`sync_dir`]).
+    pub(crate) fn put(&self, dir: &Path) -> Result<()> {
         let (path, temporary) = (dir.join(FILE_NAME), dir.join("manifest.json.tmp"));
         let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest is plain data");
         bytes.push(b'\n');
@@ -154,8 +160,7 @@ impl Manifest {
         write().map_err(|e| {
             let _ = fs::remove_file(&temporary);
             IndexError::io(&path, e)
-        })?;
-        sync_dir(dir)
+        })
     }
 }
 
@@ -189,8 +194,8 @@ mod tests {
     #[test]
     fn it_comes_back_as_written_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
-        let mut written = manifest();
-        written.write(dir.path()).unwrap();
+        let written = manifest().seal();
+        written.put(dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), written);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -198,8 +203,8 @@ mod tests {
     #[test]
     fn every_changed_byte_is_noticed_or_without_meaning() {
         let dir = tempfile::tempdir().unwrap();
-        let mut written = manifest();
-        written.write(dir.path()).unwrap();
+        let written = manifest().seal();
+        written.put(dir.path()).unwrap();
         let path = dir.path().join(FILE_NAME);
         let good = fs::read(&path).unwrap();
         for position in 0..good.len() {

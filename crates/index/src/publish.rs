@@ -1,4 +1,4 @@
-//! From the store to published files: a graph built anew, or the last one extended by what changed.
+//! From the store to files that can be published: a graph built anew, or the last one extended by what changed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,11 +6,11 @@ use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 
 use crate::block_file::{BlockFile, BlockWriter};
-use crate::config::{Builder, Codes, IndexConfig, Progress, Stage};
+use crate::config::{Builder, Codes, IndexConfig, Memory, Progress, Stage};
 use crate::error::{IndexError, Result};
 use crate::graph::{GraphData, MAX_NODES, NONE};
 use crate::item_table::ItemTableBuilder;
-use crate::manifest::{self, FORMAT, FileEntry, FileRole, Manifest};
+use crate::manifest::{FORMAT, FileEntry, FileRole, Manifest, sync_dir};
 use crate::quantize::{CodeBuffer, built_over, row_bytes};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
@@ -23,65 +23,76 @@ const REBUILD_FROM: f64 = 0.3;
 /// Called while something takes long.
 pub(crate) type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
 
-/// Writes the state of the store as a new generation and makes it the one readers open.
-pub(crate) fn publish(
+/// A state of the store as files: synced, mapped and checked, but named by no manifest on the disk yet.
+pub(crate) struct Prepared {
+    pub(crate) snapshot: Snapshot,
+}
+
+impl Prepared {
+    /// Removes the files of a state that is not published.
+    pub(crate) fn discard(self, dir: &Path) {
+        let manifest = self.snapshot.manifest.clone();
+        drop(self);
+        manifest.files.iter().for_each(|file| drop(fs::remove_file(dir.join(&file.name))));
+    }
+}
+
+/// Writes the state of the store as a new generation. What is published stays as it is; so do the files in the folder
+/// if this fails.
+pub(crate) fn prepare(
     store: &Store,
     dir: &Path,
     previous: Option<&Snapshot>,
     compact: bool,
     progress: OnProgress<'_>,
+) -> Result<Prepared> {
+    let names = Names { dir, generation: next_generation(dir, previous) };
+    let prepared = write(store, &names, previous, compact, progress).and_then(|manifest| {
+        sync_dir(dir)?;
+        Ok(Prepared { snapshot: Snapshot::of(dir, &manifest, Memory::Auto)? })
+    });
+    prepared.inspect_err(|_| names.remove())
+}
+
+fn write(
+    store: &Store,
+    names: &Names<'_>,
+    previous: Option<&Snapshot>,
+    compact: bool,
+    progress: OnProgress<'_>,
 ) -> Result<Manifest> {
     let state = store.state()?;
-    let generation = next_generation(dir, previous);
-    let names = Names { dir, generation };
     let plan = match previous {
         Some(previous) if !compact => Plan::new(store, previous)?,
         _ => None,
     };
-    let written = match plan {
-        Some(plan) => extend(store, &names, &plan, progress),
-        None => build_anew(store, &names, progress),
+    let parts = match plan {
+        Some(plan) => extend(store, names, &plan, progress)?,
+        None => build_anew(store, names, progress)?,
     };
-    let finish = |parts: Parts| -> Result<Manifest> {
-        let items = write_items(store, &names, &parts, progress)?;
-        if items.1 != state.items {
-            return Err(IndexError::StoreDamaged {
-                path: store.path().into(),
-                what: format!("it counts {} items and holds {}", state.items, items.1),
-            });
-        }
-        let mut files = parts.files;
-        files.push(items.0);
-        let mut manifest = Manifest {
-            format: FORMAT,
-            program: env!("CARGO_PKG_VERSION").into(),
-            finished_at: Manifest::now(),
-            config: store.config().clone(),
-            items: state.items,
-            nodes: parts.nodes as u64,
-            dead_nodes: items.2,
-            generation,
-            sequence: state.sequence,
-            files,
-            checksum: String::new(),
-        };
-        manifest::sync_dir(dir)?;
-        manifest.write(dir)?;
-        Ok(manifest)
-    };
-    match written.and_then(finish) {
-        Ok(manifest) => {
-            store.forget_changes(state.sequence)?;
-            store.sync()?;
-            remove_others(dir, Some(&manifest));
-            Ok(manifest)
-        }
-        Err(error) => {
-            // What was there before is untouched; only the unfinished files go.
-            names.remove();
-            Err(error)
-        }
+    let (items, count, dead_nodes) = write_items(store, names, &parts, progress)?;
+    if count != state.items {
+        return Err(IndexError::StoreDamaged {
+            path: store.path().into(),
+            what: format!("it counts {} items and holds {count}", state.items),
+        });
     }
+    let mut files = parts.files;
+    files.push(items);
+    let manifest = Manifest {
+        format: FORMAT,
+        program: env!("CARGO_PKG_VERSION").into(),
+        finished_at: Manifest::now(),
+        config: store.config().clone(),
+        items: state.items,
+        nodes: parts.nodes as u64,
+        dead_nodes,
+        generation: names.generation,
+        sequence: state.sequence,
+        files,
+        checksum: String::new(),
+    };
+    Ok(manifest.seal())
 }
 
 fn next_generation(dir: &Path, previous: Option<&Snapshot>) -> u64 {
@@ -202,7 +213,7 @@ fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Res
         Builder::Native => {
             build::extend(GraphData::unlinked(config.hnsw.m, vec![]), codes.view(), &config.hnsw, progress)
         }
-        Builder::HnswRs => hnsw::build(rows, stride, dim, &config.hnsw, progress)?,
+        Builder::HnswRs => hnsw::build(rows, stride, &config.hnsw, progress)?,
     };
 
     // Nodes that are near in the graph are put near in memory.
@@ -256,6 +267,7 @@ impl<'a> Plan<'a> {
         let changed = store.changed_since(previous.manifest.sequence)?;
         let (nodes, dead) = (previous.nodes() as f64, previous.manifest.dead_nodes as f64);
         let fits = config(store.config()) == config(&previous.manifest.config)
+            && store.forgotten()? <= previous.manifest.sequence
             && store.config().hnsw.builder == Builder::Native
             && changed.len() as f64 + dead < REBUILD_FROM * nodes;
         Ok(fits.then_some(Self { previous, changed }))

@@ -35,7 +35,7 @@ impl Snapshot {
         // A writer may publish, and remove the files just named, between our reading the manifest and opening them.
         let mut manifest = Manifest::read(dir)?;
         for _ in 0..8 {
-            match Self::open_files(dir, &manifest, memory) {
+            match Self::of(dir, &manifest, memory) {
                 Err(error) => {
                     let newest = Manifest::read(dir)?;
                     if newest.generation == manifest.generation {
@@ -46,10 +46,11 @@ impl Snapshot {
                 done => return done,
             }
         }
-        Self::open_files(dir, &manifest, memory)
+        Self::of(dir, &manifest, memory)
     }
 
-    fn open_files(dir: &Path, manifest: &Manifest, memory: Memory) -> Result<Self> {
+    /// Opens the state that a manifest describes, whether it is published or about to be.
+    pub(crate) fn of(dir: &Path, manifest: &Manifest, memory: Memory) -> Result<Self> {
         let entry = |role: FileRole| {
             manifest.file(role).ok_or_else(|| {
                 IndexError::damaged(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use semblance_index::{Index, IndexConfig, IndexWriter, Manifest, NewItem, Progress};
+use semblance_index::{Index, IndexConfig, IndexError, IndexWriter, Manifest, NewItem, Progress};
 
 use crate::answer::Matrix;
 use crate::answer::augment::{AugmentConfig, augmented};
@@ -25,13 +25,16 @@ pub struct DeriveConfig {
     pub whiten: Option<usize>,
     /// Draw each towards its neighbours, after whitening.
     pub augment: Option<AugmentConfig>,
+    /// Replace an index that the folder holds.
+    pub replace: bool,
 }
 
 /// Makes a new index in the folder `dir` from `source`. Its attributes say how, so that queries and items added later are
-/// transformed alike.
+/// transformed alike. What an interrupted call with the same source left in the folder is replaced.
 ///
 /// # Errors
-/// A source that is itself derived, nothing to do, more directions than the vectors span, and failures of the indexes.
+/// A source that is itself derived or is to be replaced, nothing to do, more directions than the vectors span, a folder
+/// that holds another index, and failures of the indexes.
 pub fn derive(
     source: &Index,
     dir: &Path,
@@ -43,8 +46,11 @@ pub fn derive(
     if from.attributes.contains_key(DERIVED_FROM) {
         return Err(QueryError::AlreadyDerived { dir: source.dir().to_owned() });
     }
-    if *config == DeriveConfig::default() {
+    if config.whiten.is_none() && config.augment.is_none() {
         return Err(QueryError::NothingToDerive);
+    }
+    if is_same_folder(source.dir(), dir) {
+        return Err(QueryError::DerivedOntoItself { dir: source.dir().to_owned() });
     }
     let own = OwnItems::of(source)?;
     let mut derived = IndexConfig { ..from.clone() };
@@ -66,7 +72,7 @@ pub fn derive(
     }
     // Where this user cannot keep a key, the derived index is as unsealed as any other that is built.
     let _ = seal::carry_over(&mut derived.attributes, source.dir(), dir);
-    let writer = IndexWriter::create(dir, &derived)?;
+    let writer = begin(dir, &derived, config.replace)?;
     let items: Vec<NewItem> = source
         .items()?
         .into_iter()
@@ -81,4 +87,28 @@ pub fn derive(
         writer.upsert(items, rows)?;
     }
     Ok(writer.finish(progress)?)
+}
+
+/// Begins the derived index, in place of what an interrupted call for it left.
+fn begin(dir: &Path, derived: &IndexConfig, replace: bool) -> Result<IndexWriter> {
+    let begun = if replace { IndexWriter::replace(dir, derived) } else { IndexWriter::create(dir, derived) };
+    match begun {
+        Err(IndexError::AlreadyExists { finished: false, .. }) if is_left_over(dir, derived)? => {
+            Ok(IndexWriter::replace(dir, derived)?)
+        }
+        begun => Ok(begun?),
+    }
+}
+
+/// Whether the unfinished index in a folder was being made from the same source.
+fn is_left_over(dir: &Path, derived: &IndexConfig) -> Result<bool> {
+    let left = IndexWriter::open(dir)?;
+    Ok(left.config().attributes.get(DERIVED_FROM) == derived.attributes.get(DERIVED_FROM))
+}
+
+fn is_same_folder(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
 }

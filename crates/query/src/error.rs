@@ -156,6 +156,12 @@ pub enum QueryError {
         /// Its folder.
         dir: PathBuf,
     },
+    /// A derived index in the place of its source.
+    #[error("the index at {} cannot be replaced by one made from it: choose another name", dir.display())]
+    DerivedOntoItself {
+        /// Its folder.
+        dir: PathBuf,
+    },
     /// Deriving without saying what.
     #[error("nothing to derive: ask for whitening or augmentation")]
     NothingToDerive,

@@ -106,6 +106,12 @@ impl From<IndexError> for Problem {
                 let message = "the server's disk is full: nothing was changed";
                 return Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message);
             }
+            E::Uncertain { .. } => {
+                tracing::error!(%error, "a write failed");
+                let message = "the server's disk failed: the write may have been kept all the same, so look before you \
+                               repeat it";
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "write_uncertain", message);
+            }
             _ => return Self::internal(error),
         };
         Self::new(StatusCode::BAD_REQUEST, code, error.to_string())

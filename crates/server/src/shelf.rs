@@ -126,9 +126,11 @@ impl Shelf {
 
     /// Takes up what another process published, and publishes what was written here once it is much or a while ago.
     pub(crate) fn tend(&self) -> Result<(), IndexError> {
-        if self.writer.is_none() {
+        let Some(writer) = &self.writer else {
             return self.index.refresh().map(|_| ());
-        }
+        };
+        // After an error of the disk, so that the server gets ready again without a write.
+        writer.recover()?;
         let now = *unpoisoned(&self.unpublished);
         if now.changes >= MANY || (now.changes > 0 && now.last.elapsed() >= QUIET) {
             self.publish()?;

@@ -28,13 +28,13 @@ impl Blobs {
         let mut fresh = false;
         for entry in entries {
             let entry = entry.map_err(|e| IndexError::io(folder, e))?;
-            if synced.insert(entry.file_name()) {
+            if !synced.contains(&entry.file_name()) {
                 fresh = true;
                 match File::open(entry.path()).and_then(|f| f.sync_all()) {
                     // sled may have collected it meanwhile.
                     Err(e) if e.kind() != ErrorKind::NotFound => return Err(IndexError::io(entry.path(), e)),
-                    _ => {}
-                }
+                    _ => synced.insert(entry.file_name()),
+                };
             }
         }
         if fresh { sync_dir(folder) } else { Ok(()) }

@@ -15,23 +15,24 @@ pub(super) fn store_error(error: TransactionError<std::convert::Infallible>) -> 
     }
 }
 
-/// Runs work on sled. sled panics on some kinds of damage where it should return an error; a panic is taken for damage.
+/// Runs work on sled, and nothing else: sled panics on some kinds of damage where it should return an error, so a
+/// panic is taken for damage.
 pub(super) fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T> {
-    let path = path.to_path_buf();
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(e))) if e.kind() == std::io::ErrorKind::Other => {
-            Err(IndexError::Store { path, what: e.to_string() })
+            Err(IndexError::Store { path: path.into(), what: e.to_string() })
         }
         Ok(Err(sled::Error::Io(e))) => Err(IndexError::io(path, e)),
         Ok(Err(e @ sled::Error::Corruption { .. })) => {
-            Err(IndexError::StoreDamaged { path, what: e.to_string() })
+            Err(IndexError::StoreDamaged { path: path.into(), what: e.to_string() })
         }
-        Ok(Err(e)) => Err(IndexError::Store { path, what: e.to_string() }),
+        Ok(Err(e)) => Err(IndexError::Store { path: path.into(), what: e.to_string() }),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-            Err(IndexError::StoreDamaged { path, what: format!("it could not be read: {text}") })
+            let what = format!("it could not be read: {text}");
+            Err(IndexError::StoreDamaged { path: path.into(), what })
         }
     }
 }

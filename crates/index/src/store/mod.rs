@@ -7,48 +7,45 @@
 //! sled's `flush` hands its log to the operating system (`sync_file_range` on Linux, which promises nothing about
 //! metadata or the disk's cache, and nothing at all for values that outgrow a log segment and are written as files of
 //! their own). [`Store::sync`] therefore fsyncs the log, those files and their folder itself.
+//!
+//! After a write that failed, what sled has in memory is not what is on the disk. The store is then used no more: it is
+//! closed and opened again ([`Store::close`], [`Store::reopen`]).
 
 mod blobs;
+mod failure;
+mod flush;
+mod folder;
 mod guard;
+mod opening;
+mod rewrite;
 mod state;
+mod undo;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
 
 use sled::transaction::ConflictableTransactionError;
 use sled::{Db, Transactional, Tree};
 
 use self::blobs::Blobs;
+use self::failure::Failure;
+pub(crate) use self::folder::{FOLDER, exists, folder, is_blank, is_incomplete};
 use self::guard::{guarded, store_error};
 pub(crate) use self::state::State;
+use self::undo::Undo;
 use crate::codec::{self, CodecError};
 use crate::config::IndexConfig;
 use crate::error::{IndexError, Result};
 use crate::item::{Item, NewItem};
-use crate::manifest::{FORMAT, OLDEST_FORMAT, sync_dir};
-use crate::space;
 
-const FOLDER: &str = "store";
 const FORMAT_KEY: &str = "format";
 const CONFIG_KEY: &str = "config";
 const STATE_KEY: &str = "state";
-/// sled's cache of pages; the scans of a build gain nothing from more.
-const CACHE_BYTES: u64 = 128 << 20;
+/// Number of the last write whose note of change may be forgotten.
+const FORGOTTEN_KEY: &str = "forgotten";
 /// Notes of changes removed in one batch.
 const FORGET_AT_ONCE: usize = 1024;
-/// How long sled's own lock is tried again.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
-
-/// Whether `dir` holds a store.
-pub(crate) fn exists(dir: &Path) -> bool {
-    dir.join(FOLDER).join("db").is_file()
-}
-
-/// Folder of the store within that of the index.
-pub(crate) fn folder(dir: &Path) -> PathBuf {
-    dir.join(FOLDER)
-}
 
 /// One atomic write.
 #[derive(Default)]
@@ -60,86 +57,25 @@ pub(crate) struct Change<'a> {
 /// The store of an index, held by its one writer.
 pub(crate) struct Store {
     path: PathBuf,
+    /// `None` once the store is closed.
+    trees: Option<Trees>,
+    config: IndexConfig,
+    blobs: Blobs,
+    failure: Mutex<Option<Failure>>,
+    /// What a transaction that was cut short replaced, till it is written to the disk.
+    undo: Mutex<Option<Undo>>,
+}
+
+struct Trees {
     db: Db,
     vectors: Tree,
     items: Tree,
     keys: Tree,
     changes: Tree,
     meta: Tree,
-    config: IndexConfig,
-    blobs: Blobs,
 }
 
 impl Store {
-    /// Creates the store of a new index.
-    pub(crate) fn create(dir: &Path, config: &IndexConfig) -> Result<Self> {
-        let store = Self::open_trees(dir, config.clone())?;
-        let json = serde_json::to_vec(config).expect("a configuration is plain data");
-        store.guard(|| {
-            store
-                .meta
-                .transaction(|meta| {
-                    meta.insert(FORMAT_KEY, &FORMAT.to_le_bytes())?;
-                    meta.insert(CONFIG_KEY, json.as_slice())?;
-                    meta.insert(STATE_KEY, State::default().encode())?;
-                    Ok::<(), ConflictableTransactionError<std::convert::Infallible>>(())
-                })
-                .map_err(store_error)
-        })?;
-        store.sync()?;
-        sync_dir(&store.path)?;
-        sync_dir(dir)?;
-        Ok(store)
-    }
-
-    /// Opens the store of an index.
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let mut store = Self::open_trees(dir, IndexConfig::new(1, ""))?;
-        let (format, config) =
-            store.guard(|| Ok((store.meta.get(FORMAT_KEY)?, store.meta.get(CONFIG_KEY)?)))?;
-        let format = format.and_then(|f| Some(u32::from_le_bytes(f.as_ref().try_into().ok()?)));
-        let found = format.ok_or_else(|| store.damaged("its format version is missing"))?;
-        if !(OLDEST_FORMAT..=FORMAT).contains(&found) {
-            let (oldest, newest) = (OLDEST_FORMAT, FORMAT);
-            return Err(IndexError::FormatVersion { dir: dir.into(), found, oldest, newest });
-        }
-        store.config = config
-            .and_then(|c| serde_json::from_slice(&c).ok())
-            .ok_or_else(|| store.damaged("its configuration is missing or unreadable"))?;
-        store.state()?;
-        Ok(store)
-    }
-
-    fn open_trees(dir: &Path, config: IndexConfig) -> Result<Self> {
-        // sled writes while it recovers: without room for that it leaves a store that cannot be opened any more.
-        space::check(dir, 0)?;
-        let path = folder(dir);
-        let open = || -> sled::Result<_> {
-            // Flushing is ours to time; a thread that does it as well would only take the log's lock from us.
-            let db =
-                sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
-            let tree = |name: &str| db.open_tree(name);
-            let trees = (tree("vectors")?, tree("items")?, tree("keys")?, tree("changes")?, tree("meta")?);
-            Ok((db, trees))
-        };
-        let deadline = Instant::now() + LOCK_WAIT;
-        let (db, (vectors, items, keys, changes, meta)) = loop {
-            match guarded(&path, open) {
-                Err(IndexError::Store { what, .. }) if what.contains("could not acquire lock") => {
-                    // The caller has this crate's lock, so whoever has sled's is an earlier opening on its way out
-                    // (sled's threads end after it) or another program.
-                    if Instant::now() > deadline {
-                        let holder = "another program that opened its store".into();
-                        return Err(IndexError::Locked { dir: dir.into(), holder });
-                    }
-                    std::thread::sleep(LOCK_WAIT / 50);
-                }
-                opened => break opened?,
-            }
-        };
-        Ok(Self { path, db, vectors, items, keys, changes, meta, config, blobs: Blobs::default() })
-    }
-
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -151,19 +87,30 @@ impl Store {
     /// Replaces the configuration, durably.
     pub(crate) fn set_config(&mut self, config: IndexConfig) -> Result<()> {
         let json = serde_json::to_vec(&config).expect("a configuration is plain data");
-        self.guard(|| self.meta.insert(CONFIG_KEY, json.as_slice()).map(drop))?;
+        self.write(|trees| trees.meta.insert(CONFIG_KEY, json.as_slice()).map(drop))?;
         self.sync()?;
         self.config = config;
         Ok(())
     }
 
     pub(crate) fn state(&self) -> Result<State> {
-        let bytes = self.guard(|| self.meta.get(STATE_KEY))?;
+        let bytes = self.read(|trees| trees.meta.get(STATE_KEY))?;
         bytes.and_then(|b| State::decode(&b)).ok_or_else(|| self.damaged("its counters are missing"))
     }
 
     /// Applies a change as one transaction: whole or not at all, whatever happens. Not durable before [`Self::sync`].
     pub(crate) fn apply(&self, change: &Change<'_>, state: State) -> Result<()> {
+        let before = self.before(change)?;
+        let applied = self.transact(change, state);
+        if applied.is_err() && self.is_cut_short() {
+            *self.undo.lock().unwrap_or_else(|e| e.into_inner()) = Some(before);
+            // If it fails, it is tried again while the process lives.
+            let _ = self.keep_undo();
+        }
+        applied
+    }
+
+    fn transact(&self, change: &Change<'_>, state: State) -> Result<()> {
         let sequence = state.sequence.to_le_bytes();
         let upserts: Vec<_> = change
             .upserts
@@ -177,8 +124,8 @@ impl Store {
                 )
             })
             .collect();
-        self.guard(|| {
-            (&self.vectors, &self.items, &self.keys, &self.changes, &self.meta)
+        self.write(|trees| {
+            (&trees.vectors, &trees.items, &trees.keys, &trees.changes, &trees.meta)
                 .transaction(|(vectors, items, keys, changes, meta)| {
                     for (id, key, item, vector) in &upserts {
                         vectors.insert(id, vector.as_slice())?;
@@ -202,30 +149,33 @@ impl Store {
 
     /// Hands everything applied so far to the operating system: it survives the death of the process.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.guard(|| self.db.flush().map(drop))
+        self.check()?;
+        let flushed = guarded(&self.path, || flush::flush(&self.trees().db, || self.is_cut_short()));
+        flushed.inspect_err(|error| self.fail(error, true))
     }
 
     /// Makes everything applied so far survive a power cut.
     pub(crate) fn sync(&self) -> Result<()> {
         self.flush()?;
-        let log = self.path.join("db");
-        File::open(&log).and_then(|f| f.sync_all()).map_err(|e| IndexError::io(&log, e))?;
-        self.blobs.sync(&self.path.join("blobs"))
+        let log = folder::log(&self.path);
+        let synced = File::open(&log).and_then(|f| f.sync_all()).map_err(|e| IndexError::io(&log, e));
+        let synced = synced.and_then(|()| self.blobs.sync(&self.path.join("blobs")));
+        synced.inspect_err(|error| self.fail(error, true))
     }
 
     pub(crate) fn id_of(&self, key: &str) -> Result<Option<u64>> {
-        let id = self.guard(|| self.keys.get(key.as_bytes()))?;
+        let id = self.read(|trees| trees.keys.get(key.as_bytes()))?;
         id.map(|b| codec::decode_id(&b).map_err(|e| self.record_error("key", key, e))).transpose()
     }
 
     pub(crate) fn item(&self, id: u64) -> Result<Option<Item>> {
-        let bytes = self.guard(|| self.items.get(codec::encode_id(id)))?;
+        let bytes = self.read(|trees| trees.items.get(codec::encode_id(id)))?;
         bytes.map(|b| codec::decode_item(id, &b).map_err(|e| self.record_error("item", id, e))).transpose()
     }
 
     /// Appends the vector of an item to `out`; false if there is none.
     pub(crate) fn vector(&self, id: u64, out: &mut Vec<f32>) -> Result<bool> {
-        let Some(bytes) = self.guard(|| self.vectors.get(codec::encode_id(id)))? else {
+        let Some(bytes) = self.read(|trees| trees.vectors.get(codec::encode_id(id)))? else {
             return Ok(false);
         };
         codec::decode_vector(&bytes, self.config.dim, out).map_err(|e| self.record_error("vector", id, e))?;
@@ -238,75 +188,118 @@ impl Store {
         mut visit: impl FnMut(u64, Result<&[f32]>) -> Result<()>,
     ) -> Result<()> {
         let mut vector = Vec::with_capacity(self.config.dim);
-        self.scan(&self.vectors, |key, value| {
-            let id = codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?;
-            vector.clear();
-            match codec::decode_vector(value, self.config.dim, &mut vector) {
-                Ok(()) => visit(id, Ok(&vector)),
-                Err(e) => visit(id, Err(self.record_error("vector", id, e))),
-            }
-        })
+        self.scan(
+            |trees| &trees.vectors,
+            |key, value| {
+                let id = codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?;
+                vector.clear();
+                match codec::decode_vector(value, self.config.dim, &mut vector) {
+                    Ok(()) => visit(id, Ok(&vector)),
+                    Err(e) => visit(id, Err(self.record_error("vector", id, e))),
+                }
+            },
+        )
     }
 
     /// The record of every item in order of ids, still encoded.
     pub(crate) fn scan_items(&self, mut visit: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
-        self.scan(&self.items, |key, value| {
-            visit(codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?, value)
-        })
+        self.scan(
+            |trees| &trees.items,
+            |key, value| {
+                visit(
+                    codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?,
+                    value,
+                )
+            },
+        )
     }
 
     /// Every key with its id, in order of keys.
     pub(crate) fn scan_keys(&self, mut visit: impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
-        self.scan(&self.keys, |key, value| {
-            visit(key, codec::decode_id(value).map_err(|e| self.record_error("key", format!("{key:?}"), e))?)
-        })
+        self.scan(
+            |trees| &trees.keys,
+            |key, value| {
+                visit(
+                    key,
+                    codec::decode_id(value).map_err(|e| self.record_error("key", format!("{key:?}"), e))?,
+                )
+            },
+        )
     }
 
-    fn scan(&self, tree: &Tree, mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
-        self.guard(|| {
-            for entry in tree.iter() {
-                let (key, value) = entry?;
-                if let Err(e) = visit(&key, &value) {
-                    return Ok(Err(e));
-                }
-            }
-            Ok(Ok(()))
-        })?
+    fn scan(
+        &self,
+        tree: impl FnOnce(&Trees) -> &Tree,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut entries = self.read(|trees| Ok(tree(trees).iter()))?;
+        while let Some((key, value)) = self.read(|_| entries.next().transpose())? {
+            visit(&key, &value)?;
+        }
+        Ok(())
     }
 
     /// Ids touched since the published files were written, ascending.
     pub(crate) fn changed_since(&self, sequence: u64) -> Result<Vec<u64>> {
         let mut ids = Vec::new();
-        self.scan(&self.changes, |key, value| {
-            if value.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX) > sequence {
-                ids.push(codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?);
-            }
-            Ok(())
-        })?;
+        self.scan(
+            |trees| &trees.changes,
+            |key, value| {
+                if value.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX) > sequence {
+                    ids.push(
+                        codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?,
+                    );
+                }
+                Ok(())
+            },
+        )?;
         Ok(ids)
     }
 
-    /// Forgets the changes that published files hold.
+    /// Number of the last write of which [`Self::changed_since`] may not tell any more. Published files that are older
+    /// cannot be brought up to date by what it tells.
+    pub(crate) fn forgotten(&self) -> Result<u64> {
+        let bytes = self.read(|trees| trees.meta.get(FORGOTTEN_KEY))?;
+        Ok(bytes.and_then(|b| Some(u64::from_le_bytes(b.as_ref().try_into().ok()?))).unwrap_or(0))
+    }
+
+    /// Forgets the changes that published files hold, once these are sure to stay.
     pub(crate) fn forget_changes(&self, published: u64) -> Result<()> {
         let mut stale: Vec<sled::IVec> = Vec::new();
-        self.scan(&self.changes, |key, value| {
-            if value.try_into().map(u64::from_le_bytes).is_ok_and(|sequence| sequence <= published) {
-                stale.push(key.into());
-            }
-            Ok(())
-        })?;
+        self.scan(
+            |trees| &trees.changes,
+            |key, value| {
+                if value.try_into().map(u64::from_le_bytes).is_ok_and(|sequence| sequence <= published) {
+                    stale.push(key.into());
+                }
+                Ok(())
+            },
+        )?;
+        // sled's log is kept up to some point, never with a hole: the number is there if one of the notes is gone.
+        self.write(|trees| trees.meta.insert(FORGOTTEN_KEY, &published.to_le_bytes()).map(drop))?;
         // All of them at once would take kilobytes each: sled copies a page for every key, and keeps the copies until the
         // batch is through. A part that is left over after a crash is forgotten the next time.
         for keys in stale.chunks(FORGET_AT_ONCE) {
             let mut batch = sled::Batch::default();
             keys.iter().for_each(|key| batch.remove(key.clone()));
-            self.guard(|| self.changes.apply_batch(batch))?;
+            self.write(|trees| trees.changes.apply_batch(batch))?;
         }
         Ok(())
     }
 
-    fn guard<T>(&self, work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T> {
-        guarded(&self.path, work)
+    fn trees(&self) -> &Trees {
+        self.trees.as_ref().expect("a store that was closed is not used")
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Trees) -> Result<T, sled::Error>) -> Result<T> {
+        self.check()?;
+        guarded(&self.path, || work(self.trees()))
+    }
+
+    /// Runs work that writes. If it fails, the store is used no more.
+    fn write<T>(&self, work: impl FnOnce(&Trees) -> Result<T, sled::Error>) -> Result<T> {
+        self.check()?;
+        guarded(&self.path, || work(self.trees())).inspect_err(|error| self.fail(error, false))
     }
 
     fn damaged(&self, what: impl Into<String>) -> IndexError {

@@ -17,21 +17,25 @@ impl IndexWriter {
     /// # Errors
     /// Failures of the store and of the disk. Repeating the call completes it.
     pub fn set_attributes(&mut self, attributes: BTreeMap<String, String>) -> Result<()> {
-        self.store.set_config(IndexConfig { attributes, ..self.store.config().clone() })?;
-        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.reopen_failed(&mut self.inner())?;
+        let config = IndexConfig { attributes, ..self.config.clone() };
+        self.store.write().unwrap_or_else(PoisonError::into_inner).set_config(config.clone())?;
+        self.config = config;
+        let mut inner = self.inner();
         // An index that was never published takes the attributes from the store when it is.
         let Some(published) = &inner.snapshot else { return Ok(()) };
         let mut manifest = (*published.manifest).clone();
-        manifest.config = self.store.config().clone();
+        manifest.config = self.config.clone();
         manifest.generation += 1;
-        let written = manifest.write(&self.dir);
-        // Also after a failure, which may have come when the manifest was in place already.
-        inner.snapshot = Snapshot::open(&self.dir, Memory::Auto).ok().map(Arc::new);
-        written?;
-        if let (Some(live), Some(snapshot)) = (&inner.live, &inner.snapshot) {
+        // Everything that can fail comes before the manifest is in place.
+        let snapshot = Arc::new(Snapshot::of(&self.dir, &manifest.seal(), Memory::Auto)?);
+        snapshot.manifest.put(&self.dir)?;
+        if let Some(live) = &inner.live {
             live.swap(State { snapshot: snapshot.clone(), tail: live.state().tail.clone() });
         }
-        Ok(())
+        inner.snapshot = Some(snapshot);
+        inner.settled = false;
+        self.settle(&mut inner).map(drop)
     }
 }
 

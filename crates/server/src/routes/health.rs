@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use semblance_index::IndexWriter;
 
 use crate::app::Shared;
 use crate::problem::{Answer, Problem, ProblemBody};
@@ -15,7 +16,8 @@ pub(crate) async fn healthz() -> &'static str {
 
 /// Whether the server takes requests
 ///
-/// Indexes and models are open before the server listens, so it is ready till it is told to stop.
+/// Indexes and models are open before the server listens, so it is ready till it is told to stop, or till the disk fails
+/// under an index that it writes.
 #[utoipa::path(
     get, path = "/readyz", tag = "server",
     responses((status = 200, content_type = "text/plain"), (status = 503, body = ProblemBody)),
@@ -23,6 +25,12 @@ pub(crate) async fn healthz() -> &'static str {
 pub(crate) async fn readyz(State(app): State<Shared>) -> Answer<&'static str> {
     if app.is_stopping() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping"));
+    }
+    for shelf in app.shelves.values() {
+        if let Some(fault) = shelf.writer().and_then(IndexWriter::fault) {
+            let message = format!("the index {:?} cannot be written: {fault}", shelf.name);
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "cannot_write", message));
+        }
     }
     Ok("ready\n")
 }

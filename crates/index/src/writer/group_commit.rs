@@ -1,14 +1,13 @@
 //! Group commit: writers that wait for durability at the same time share one sync.
 
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::error::Result;
 
 #[derive(Default)]
 struct Tickets {
-    /// Syncs begun and ended.
+    /// Syncs begun.
     begun: u64,
-    ended: u64,
     running: bool,
     /// Number of the last sync that succeeded.
     succeeded: u64,
@@ -21,10 +20,28 @@ pub(crate) struct GroupCommit {
     turn: Condvar,
 }
 
+/// A sync under way. When it is dropped, also by a panic, the next writer takes its turn.
+struct Running<'a> {
+    commit: &'a GroupCommit,
+    number: u64,
+    succeeded: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut tickets = self.commit.tickets();
+        tickets.running = false;
+        if self.succeeded {
+            tickets.succeeded = self.number;
+        }
+        self.commit.turn.notify_all();
+    }
+}
+
 impl GroupCommit {
     /// Returns once a `sync` that began after this call has succeeded, this caller's own or another's.
     pub(crate) fn wait(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
-        let mut tickets = self.tickets.lock().unwrap_or_else(|e| e.into_inner());
+        let mut tickets = self.tickets();
         // A sync already running may have begun before our write: the next one will do.
         let mine = tickets.begun + 1;
         while tickets.running {
@@ -37,15 +54,14 @@ impl GroupCommit {
         tickets.begun += 1;
         let number = tickets.begun;
         drop(tickets);
+        let mut running = Running { commit: self, number, succeeded: false };
         let result = sync();
-        let mut tickets = self.tickets.lock().unwrap_or_else(|e| e.into_inner());
-        tickets.running = false;
-        tickets.ended = number;
-        if result.is_ok() {
-            tickets.succeeded = number;
-        }
-        self.turn.notify_all();
+        running.succeeded = result.is_ok();
         result
+    }
+
+    fn tickets(&self) -> MutexGuard<'_, Tickets> {
+        self.tickets.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -79,5 +95,13 @@ mod tests {
         });
         assert_eq!(written.load(SeqCst), 400);
         assert!(syncs.load(SeqCst) < 300, "{} syncs for 400 writes of 8 threads", syncs.load(SeqCst));
+    }
+
+    #[test]
+    fn a_sync_that_panics_leaves_the_turn_to_the_next_writer() {
+        let commit = GroupCommit::default();
+        let sync = || commit.wait(|| panic!("the disk is gone"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(sync)).unwrap_err();
+        commit.wait(|| Ok(())).unwrap();
     }
 }

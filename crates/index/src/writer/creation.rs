@@ -1,0 +1,143 @@
+//! Beginning an index, opening one, going on with one.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::group_commit::GroupCommit;
+use super::lock::{LOCK, lock};
+use super::{IndexWriter, Inner};
+use crate::config::{IndexConfig, Memory, is_finished};
+use crate::error::{IndexError, Result};
+use crate::manifest::{FILE_NAME, sync_dir};
+use crate::publish::remove_others;
+use crate::snapshot::Snapshot;
+use crate::store::{self, Store};
+
+impl IndexWriter {
+    /// Begins a new index in `dir`, which is made if need be. Refuses a folder that holds an index or anything else; what
+    /// an interrupted creation left is no index, and is replaced.
+    pub fn create(dir: impl AsRef<Path>, config: &IndexConfig) -> Result<Self> {
+        let dir = dir.as_ref();
+        config.validate()?;
+        refuse_an_index(dir)?;
+        fs::create_dir_all(dir).map_err(|e| IndexError::io(dir, e))?;
+        let lock = lock(dir)?;
+        // Another process may have been quicker.
+        refuse_an_index(dir)?;
+        if !store::is_incomplete(dir) {
+            let others = fs::read_dir(dir).map_err(|e| IndexError::io(dir, e))?.flatten();
+            let is_other = |name: &str| name != LOCK && name != store::FOLDER;
+            let foreign = others.into_iter().any(|e| is_other(&e.file_name().to_string_lossy()));
+            let folder = store::folder(dir);
+            if foreign || (folder.exists() && !store::is_blank(&folder)) {
+                drop(lock);
+                let _ = fs::remove_file(dir.join(LOCK));
+                return Err(IndexError::NotAnIndex { dir: dir.into() });
+            }
+        }
+        remove_others(dir, None);
+        Self::with_store(dir, Store::create(dir, config)?, lock)
+    }
+
+    /// Opens an index, finished or not, to go on writing.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        if !store::exists(dir) {
+            return Err(IndexError::Missing { dir: dir.into() });
+        }
+        let lock = lock(dir)?;
+        Self::with_store(dir, Store::open(dir)?, lock)
+    }
+
+    /// Goes on with an index that was begun with this configuration, or begins it: a build that is repeated after it
+    /// was interrupted. Refuses an index of another dimension or model, and a finished one.
+    pub fn resume(dir: impl AsRef<Path>, config: &IndexConfig) -> Result<Self> {
+        let dir = dir.as_ref();
+        if is_finished(dir) {
+            return Err(IndexError::AlreadyExists { dir: dir.into(), finished: true });
+        }
+        if !store::exists(dir) {
+            return Self::create(dir, config);
+        }
+        let writer = Self::open(dir)?;
+        let stored = writer.config();
+        if stored.model != config.model {
+            let (index, given) = (stored.model.clone(), config.model.clone());
+            return Err(IndexError::WrongModel { dir: dir.into(), index, given });
+        }
+        if stored.dim != config.dim {
+            return Err(IndexError::WrongDimension { expected: stored.dim, received: config.dim });
+        }
+        Ok(writer)
+    }
+
+    /// Removes the index in `dir`, if there is one, and begins a new one. Other files in the folder are left alone.
+    pub fn replace(dir: impl AsRef<Path>, config: &IndexConfig) -> Result<Self> {
+        let dir = dir.as_ref();
+        config.validate()?;
+        if !is_finished(dir) && !store::exists(dir) {
+            return Self::create(dir, config);
+        }
+        let lock = lock(dir)?;
+        // The manifest first: what is left after a crash is no finished index. From then on the creation of the store
+        // leaves a note of itself till it is through.
+        let manifest = dir.join(FILE_NAME);
+        match fs::remove_file(&manifest) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(IndexError::io(&manifest, e)),
+            _ => sync_dir(dir)?,
+        }
+        remove_others(dir, None);
+        Self::with_store(dir, Store::create(dir, config)?, lock)
+    }
+
+    fn with_store(dir: &Path, store: Store, lock: File) -> Result<Self> {
+        let durability = store.config().durability;
+        // A damaged or missing published state is no reason not to write: finishing makes a new one from the store.
+        let mut snapshot = match Snapshot::open(dir, Memory::Auto) {
+            Ok(snapshot) => Some(Arc::new(snapshot)),
+            Err(error @ IndexError::FormatVersion { .. }) => return Err(error),
+            Err(_) => None,
+        };
+        let manifest = snapshot.as_ref().map(|s| s.manifest.clone());
+        // The files of an older state go once the manifest of the newest one is sure to stay.
+        let settled = sync_dir(dir).is_ok();
+        if settled && (manifest.is_some() || !is_finished(dir)) {
+            remove_others(dir, manifest.as_deref());
+        }
+        let mut state = store.state()?;
+        forget_older(&mut state, &mut snapshot);
+        let inner = Inner { state, snapshot, settled, live: None, found: vec![], lost: false };
+        Ok(Self {
+            dir: dir.into(),
+            config: store.config().clone(),
+            inner: Mutex::new(inner),
+            commit: GroupCommit::default(),
+            store: RwLock::new(store),
+            reopened: AtomicUsize::new(0),
+            durability,
+            _lock: lock,
+        })
+    }
+}
+
+/// A store that is older than the published files lost writes, or was put back from a copy. What changed between the two
+/// is not known: the next publication is made from the store alone, and numbers of writes are not given twice.
+pub(super) fn forget_older(state: &mut store::State, snapshot: &mut Option<Arc<Snapshot>>) {
+    if let Some(published) = snapshot.as_ref().map(|s| s.manifest.sequence)
+        && published > state.sequence
+    {
+        state.sequence = published;
+        *snapshot = None;
+    }
+}
+
+fn refuse_an_index(dir: &Path) -> Result<()> {
+    let finished = is_finished(dir);
+    if finished || store::exists(dir) {
+        return Err(IndexError::AlreadyExists { dir: dir.into(), finished });
+    }
+    Ok(())
+}
