@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use memmap2::MmapMut;
 
 use crate::block_file::BlockFile;
-use crate::columns::Columns;
+use crate::filter::Columns;
 use crate::config::{Codes, Memory, RESIDENT_BYTES};
 use crate::error::{IndexError, Result};
 use crate::exact::Exact;

@@ -5,11 +5,15 @@
 //! (`1` equals `1.0`), strings with strings in byte order. A list meets a condition if one of its elements does. A
 //! missing field meets no condition, so [`Filter::Not`] of one accepts it.
 
+mod columns;
+mod text;
+
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::columns::Columns;
 use crate::error::{IndexError, Result};
 use crate::item::Item;
 
