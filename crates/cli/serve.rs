@@ -28,6 +28,8 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
         tls: tls(&args.access),
         read_only: args.read_only,
         allowed_origins: args.access.allow_origin.clone(),
+        trusted_proxies: args.access.trusted_proxy.clone(),
+        request_rate: args.limits.rate_limit,
         threads: printer.threads.map_or(0, usize::from),
         limits: limits(&args.limits),
         batch: BatchConfig { size: args.limits.batch as usize, queue: args.limits.queue as usize },
@@ -74,6 +76,8 @@ fn limits(args: &LimitArgs) -> Limits {
         pixels: u64::from(args.max_pixels) * 1_000_000,
         request_time: Duration::from_secs(args.time_limit.into()),
         waiting: args.queue as usize,
+        connections: args.max_connections as usize,
+        idle_time: Duration::from_secs(args.idle_time.into()),
         ..Limits::default()
     }
 }

@@ -6,16 +6,17 @@
 //! What it promises: an answered write is durable; a fault in one request costs no other; memory is bounded, whatever is
 //! sent; and nothing outside of the catalogue's folder is ever read.
 
+mod access;
 mod app;
 mod auth;
 mod batcher;
-mod body;
 mod config;
 mod error;
 mod extract;
 mod facets;
 mod find;
 mod metrics;
+mod network;
 mod observe;
 mod origin;
 mod photo;
@@ -26,7 +27,9 @@ mod server;
 mod shelf;
 mod thumbnail;
 mod view;
+mod work;
 
+pub use access::ProxyNetwork;
 pub use auth::Token;
 pub use config::{BatchConfig, IndexSource, Limits, ServerConfig, TlsFiles};
 pub use error::{Result, ServerError};

@@ -12,6 +12,7 @@ use image::ImageFormat;
 use semblance_embed::transform::Limits;
 use semblance_index::Item;
 use semblance_query::catalog;
+use semblance_query::uploads::UPLOADING;
 use sha2::{Digest as _, Sha256};
 
 /// Where the pictures of an index lie.
@@ -77,18 +78,14 @@ impl Pictures {
     /// Keeps an uploaded picture, durable when this returns, and gives its name. The same picture for the same key has
     /// the same name.
     pub(crate) fn keep(&self, key: &str, bytes: &[u8]) -> io::Result<String> {
-        let extension = match image::guess_format(bytes) {
-            Ok(format) => format.extensions_str().first().copied().unwrap_or("img"),
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-        };
-        let digest = Sha256::new().chain_update(key).chain_update([0]).chain_update(bytes).finalize();
-        let name = format!("{}.{extension}", hex(&digest[..16]));
+        let name = name_of_upload(key, bytes)?;
         let is_new = !self.uploads.is_dir();
         std::fs::create_dir_all(&self.uploads)?;
         if let (true, Some(index)) = (is_new, self.uploads.parent()) {
             sync_folder(index)?;
         }
-        let mut file = tempfile::NamedTempFile::new_in(&self.uploads)?;
+        // The prefix tells what a crash leaves behind.
+        let mut file = tempfile::Builder::new().prefix(UPLOADING).tempfile_in(&self.uploads)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(self.uploads.join(&name))?;
@@ -105,6 +102,11 @@ impl Pictures {
 }
 
 impl Picture {
+    /// Bytes of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The content of the file and its media type.
     pub(crate) fn read(self, limits: &Limits) -> Result<(Vec<u8>, &'static str), NoPicture> {
         let limit = limits.max_file_bytes;
@@ -143,6 +145,16 @@ fn is_upload_name(name: &str) -> bool {
             && digest.bytes().all(|b| b.is_ascii_hexdigit())
             && extension.bytes().all(|b| b.is_ascii_alphanumeric())
     })
+}
+
+/// Name of the picture of the item with this key.
+pub(crate) fn name_of_upload(key: &str, bytes: &[u8]) -> io::Result<String> {
+    let extension = match image::guess_format(bytes) {
+        Ok(format) => format.extensions_str().first().copied().unwrap_or("img"),
+        Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+    };
+    let digest = Sha256::new().chain_update(key).chain_update([0]).chain_update(bytes).finalize();
+    Ok(format!("{}.{extension}", hex(&digest[..16])))
 }
 
 /// Bytes as lower-case hexadecimal digits.
