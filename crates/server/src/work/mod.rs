@@ -11,4 +11,4 @@ pub(crate) use self::idempotency::{
 };
 pub(crate) use self::lane::Lane;
 pub(crate) use self::memory::{Memory, Received, Share};
-pub(crate) use self::time_limit::{Work, limit_time};
+pub(crate) use self::time_limit::{Work, in_time, limit_time};

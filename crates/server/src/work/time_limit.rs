@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::StatusCode;
@@ -72,30 +73,32 @@ impl Drop for Wanted {
     }
 }
 
-/// Answers in time.
+/// Answers each request in time.
 pub(crate) async fn limit_time(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
-    let limit = app.config.limits.request_time;
     let work = Work::default();
     request.extensions_mut().insert(work.clone());
+    in_time(app.config.limits.request_time, work, next.run(request)).await
+}
+
+/// The answer, if it comes within the limit or its commit has begun by then; the work is given up otherwise.
+pub(crate) async fn in_time(limit: Duration, work: Work, answer: impl Future<Output = Response>) -> Response {
     let _wanted = Wanted(work.clone());
-    let answer = next.run(request);
     tokio::pin!(answer);
     if let Ok(response) = tokio::time::timeout(limit, &mut answer).await {
         return response;
     }
-    let seconds = limit.as_secs_f32();
     if work.give_up() {
+        let seconds = limit.as_secs_f32();
         let message = format!("the request took longer than {seconds} seconds; nothing was changed");
         return Problem::busy(message).into_response();
     }
     match tokio::time::timeout(limit, &mut answer).await {
         Ok(response) => response,
         Err(_) => {
-            let message = "the change is still being written: whether it will be there is not known yet; look at the \
+            let message = "the change is still being written, and whether it succeeds is not known yet: look at the \
                            item, or repeat the request with the same Idempotency-Key";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", message)
-                .retry_after(5)
-                .into_response()
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", message);
+            problem.retry_after(5).into_response()
         }
     }
 }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use semblance_index::{IndexError, Item, NewItem};
 use semblance_query::catalog;
 use serde::Serialize;
+use tokio::sync::OwnedRwLockReadGuard;
 
 use super::description::Description;
 use super::writer;
@@ -16,7 +17,7 @@ use crate::pictures::{name_of_upload, upload_name};
 use crate::problem::{Answer, Problem};
 use crate::shelf::Shelf;
 use crate::view::ItemView;
-use crate::work::{Begun, Pending, Reply, RequestHash, Work};
+use crate::work::{Begun, Lane, Pending, Reply, RequestHash, Work};
 
 /// A photograph that is to be an item's.
 pub(super) struct NewPhoto {
@@ -59,9 +60,19 @@ pub(super) async fn commit<T: Serialize>(
 ) -> Answer<Response> {
     // A publication takes its time: waiting for it here can be given up, waiting for the writer could not.
     let turn = shelf.turn().await;
-    let done = app.writes.run(work.cancel(), move || {
+    in_turn(&app.writes, turn, work, pending, move || change(&shelf)).await
+}
+
+async fn in_turn<T: Serialize>(
+    lane: &Lane,
+    turn: OwnedRwLockReadGuard<()>,
+    work: &Work,
+    pending: Option<Pending>,
+    change: impl FnOnce() -> Answer<(StatusCode, T)> + Send + 'static,
+) -> Answer<Response> {
+    let done = lane.run(work.cancel(), move || {
         let _turn = turn;
-        let (status, body) = change(&shelf)?;
+        let (status, body) = change()?;
         let reply = Reply { status, json: serde_json::to_vec(&body).map_err(Problem::internal)?.into() };
         if let Some(pending) = pending {
             pending.finish(&reply);
@@ -132,4 +143,99 @@ fn keeping_failed(error: std::io::Error) -> Problem {
         return IndexError::DiskFull { path: catalog::UPLOADS.into() }.into();
     }
     Problem::internal(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+
+    use axum::http::StatusCode as S;
+    use tokio::sync::RwLock;
+
+    use super::*;
+    use crate::work::{Idempotency, in_time};
+
+    /// An index that takes changes, and counts them.
+    struct Fixture {
+        lane: Lane,
+        publishing: Arc<RwLock<()>>,
+        repeated: Arc<Idempotency>,
+        committed: Arc<AtomicUsize>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let (publishing, repeated, committed) = Default::default();
+            Self { lane: Lane::new("changes", 4, 16), publishing, repeated, committed }
+        }
+
+        /// A request with this key whose commit takes until `end` says something, if it is given.
+        async fn request(&self, limit: Duration, key: &str, end: Option<Receiver<()>>) -> StatusCode {
+            let work = Work::default();
+            let answer = async {
+                let pending = match self.repeated.begin("shop", key, [0; 32]).await.unwrap() {
+                    Begun::New(pending) => pending,
+                    Begun::Done(reply) => return reply.replayed(),
+                };
+                let turn = self.publishing.clone().read_owned().await;
+                let (of, committed) = (work.clone(), self.committed.clone());
+                let change = move || {
+                    of.begin_commit()?;
+                    end.iter().for_each(|end| drop(end.recv()));
+                    committed.fetch_add(1, SeqCst);
+                    Ok((S::CREATED, "done"))
+                };
+                in_turn(&self.lane, turn, &work, Some(pending), change).await.into_response()
+            };
+            in_time(limit, work.clone(), answer).await.status()
+        }
+    }
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_write_that_waits_for_a_publication_is_given_up_and_changes_nothing() {
+        let fixture = Fixture::new();
+        let publication = fixture.publishing.write().await;
+        for _ in 0..4 {
+            assert_eq!(fixture.request(SHORT, "a", None).await, S::SERVICE_UNAVAILABLE);
+        }
+        drop(publication);
+        assert!(fixture.lane.drain(LONG).await);
+        assert_eq!(fixture.committed.load(SeqCst), 0, "what was answered with 503 was not done");
+        assert_eq!(fixture.request(LONG, "a", None).await, S::CREATED);
+        assert_eq!(fixture.request(LONG, "a", None).await, S::CREATED, "the same answer again");
+        assert_eq!(fixture.committed.load(SeqCst), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_write_that_hangs_in_its_commit_is_not_called_undone_and_can_be_repeated() {
+        let fixture = Arc::new(Fixture::new());
+        let (end, wait) = channel();
+        // Neither done nor undone: the answer is 503, and the commit goes on.
+        let limit = Duration::from_secs(2);
+        assert_eq!(fixture.request(limit, "a", Some(wait)).await, S::SERVICE_UNAVAILABLE);
+        let again = tokio::spawn({
+            let fixture = fixture.clone();
+            async move { fixture.request(LONG, "a", None).await }
+        });
+        end.send(()).unwrap();
+        assert_eq!(again.await.unwrap(), S::CREATED, "it waits for the first and gets its answer");
+        assert_eq!(fixture.committed.load(SeqCst), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_commit_that_has_begun_is_waited_for() {
+        let fixture = Arc::new(Fixture::new());
+        let (end, wait) = channel();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(6));
+            end.send(()).unwrap();
+        });
+        assert_eq!(fixture.request(Duration::from_secs(5), "a", Some(wait)).await, S::CREATED);
+        assert_eq!(fixture.committed.load(SeqCst), 1);
+    }
 }

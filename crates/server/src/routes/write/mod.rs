@@ -63,7 +63,11 @@ pub(crate) struct Deleted {
 /// With the header `Idempotency-Key` the request can be repeated: it is done once, and answered alike.
 #[utoipa::path(
     post, path = "/v1/indexes/{index}/items", tag = "items",
-    params(("index" = String, Path, description = "Name of the index")),
+    params(
+        ("index" = String, Path, description = "Name of the index"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters: the request is done once, however \
+         often it is sent"),
+    ),
     request_body(content = ItemForm, content_type = "multipart/form-data"),
     responses(
         (status = 201, body = ItemView), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody),
@@ -117,7 +121,11 @@ pub(crate) async fn add(
 /// be sent as JSON. `Idempotency-Key` as for adding.
 #[utoipa::path(
     put, path = "/v1/indexes/{index}/items", tag = "items",
-    params(("index" = String, Path, description = "Name of the index")),
+    params(
+        ("index" = String, Path, description = "Name of the index"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters: the request is done once, however \
+         often it is sent"),
+    ),
     request_body(
         content((ItemForm = "multipart/form-data"), (Description = "application/json")),
     ),
@@ -175,6 +183,8 @@ pub(crate) async fn upsert(
     delete, path = "/v1/indexes/{index}/items/{id}", tag = "items",
     params(
         ("index" = String, Path, description = "Name of the index"), ("id" = u64, Path, description = "Id of the item"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters: the request is done once, however \
+         often it is sent"),
     ),
     responses(
         (status = 200, body = Deleted), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody),
@@ -197,6 +207,8 @@ pub(crate) async fn delete(
     delete, path = "/v1/indexes/{index}/items", tag = "items",
     params(
         ("index" = String, Path, description = "Name of the index"), ("key" = String, Query, description = "Its key"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters: the request is done once, however \
+         often it is sent"),
     ),
     responses(
         (status = 200, body = Deleted), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody),
