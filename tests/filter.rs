@@ -71,8 +71,24 @@ fn conditions_that_cannot_be_are_refused() {
     dir.run(["search", "--index", "shop", "--item", "p0.jpg", "--where", "n < true"])
         .exits(2)
         .complains_of(&["n < true", "all numbers or all strings"]);
+    dir.run(["search", "--index", "shop", "--item", "p0.jpg", "--where", "n =< 20"])
+        .exits(2)
+        .complains_of(&["n =< 20", "<="]);
     dir.run(["search", "--index", "shop", "--item", "p0.jpg", "a.jpg"]).exits(2).complains_of(&["--item"]);
     dir.run(["search", "--index", "shop"]).exits(2).complains_of(&["<PHOTO>"]);
+}
+
+#[test]
+fn a_field_that_no_item_has_is_told() {
+    let dir = arc();
+    let misspelt = ["search", "--index", "shop", "--item", "p0.jpg", "--where", "clas = c1"];
+    let found = dir.run(misspelt.into_iter().chain(["--json"])).exits(0).complains_of(&["clas", "\"class\""]);
+    let found = found.json();
+    assert_eq!(keys(&found), [""; 0]);
+    assert!(found["warnings"][0].as_str().is_some_and(|warning| warning.contains("clas")), "{found}");
+    let wrong_kind = ["search", "--index", "shop", "--item", "p0.jpg", "--where", "n = many"];
+    dir.run(wrong_kind).exits(0).complains_of(&["\"n\"", "text", "numbers"]);
+    assert_eq!(search(&dir, &["--item", "p0.jpg", "--where", "n < 3"])["warnings"], json!([]));
 }
 
 #[test]

@@ -35,8 +35,12 @@ mod retrieval;
 mod serve;
 // Who may use the server: tokens, origins, TLS, read-only, files outside of the catalogue.
 mod serve_access;
+// What one request, or many, may take from the server: memory, time, threads, connections.
+mod serve_bounds;
 // What the server withstands: hostile uploads, crowds, being killed.
 mod serve_hostile;
+// Writes that are repeated, given up, or cut short.
+mod serve_writes;
 // The server as a process, and a client.
 mod serving;
 // Two stages of training: the second from the weights of the first.

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use semblance_index::{Filter, SearchParams};
+use semblance_index::{Filter, Index, SearchParams};
 
 use crate::args::HowArgs;
+use crate::printer::Printer;
 
 /// What to search with instead of photographs, and which items count.
 #[derive(Clone, Debug, Args)]
@@ -29,13 +30,24 @@ pub(crate) struct ConditionArgs {
 impl ConditionArgs {
     /// The parameters of a search for `k` items.
     pub(crate) fn params(&self, k: usize, how: &HowArgs) -> SearchParams {
-        let filter = match self.conditions.as_slice() {
+        let (filter, min_score) = (self.filter(), self.min_score);
+        SearchParams { exact: how.exact, ef_search: how.ef_search, filter, min_score, ..SearchParams::new(k) }
+    }
+
+    fn filter(&self) -> Option<Filter> {
+        match self.conditions.as_slice() {
             [] => None,
             [one] => Some(one.clone()),
             several => Some(Filter::And(several.to_vec())),
-        };
-        let min_score = self.min_score;
-        SearchParams { exact: how.exact, ef_search: how.ef_search, filter, min_score, ..SearchParams::new(k) }
+        }
+    }
+
+    /// Warns of conditions that no item can meet, and gives the warnings.
+    pub(crate) fn warnings(&self, index: &Index, printer: Printer) -> anyhow::Result<Vec<String>> {
+        let Some(filter) = self.filter() else { return Ok(Vec::new()) };
+        let warnings: Vec<String> = index.filter_warnings(&filter)?.iter().map(ToString::to_string).collect();
+        warnings.iter().for_each(|warning| printer.warn(warning));
+        Ok(warnings)
     }
 }
 

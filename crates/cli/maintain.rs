@@ -8,6 +8,7 @@ use semblance_index::{
     Index, IndexConfig, IndexError, IndexWriter, Progress, VerifyReport, export, import, verify,
 };
 use semblance_query::catalog::{self, BuildProgress};
+use semblance_query::uploads;
 use serde::Serialize;
 use serde_json::json;
 
@@ -125,7 +126,7 @@ fn told(report: &VerifyReport, folder: &Path) -> String {
     out
 }
 
-/// Builds the graph anew without what was deleted.
+/// Builds the graph anew without what was deleted, and removes uploads that no item names.
 pub(crate) fn compact(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
     let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
     let size = |index: Option<Index>| {
@@ -134,13 +135,20 @@ pub(crate) fn compact(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit
     let before = size(Index::open(&folder).ok());
     let writer = IndexWriter::open(&folder)?;
     let manifest = finish(printer, |progress| writer.compact(progress))?;
+    let swept = uploads::sweep(&writer)?;
     let after = manifest.files.iter().map(|file| file.bytes).sum::<u64>();
-    let result = json!({ "index": folder, "items": manifest.items, "bytes_before": before, "bytes": after });
+    let result = json!({
+        "index": folder, "items": manifest.items, "bytes_before": before, "bytes": after, "uploads_removed": swept,
+    });
     printer.result(&result, |_| {
         format!(
-            "{}: {} items, {before} bytes of files before, {after} now\n",
+            "{}: {} items, {before} bytes of files before, {after} now{}\n",
             folder.display(),
-            manifest.items
+            manifest.items,
+            match swept.files {
+                0 => String::new(),
+                files => format!("; {files} uploads that no item names removed ({} bytes)", swept.bytes),
+            }
         )
     })?;
     Ok(Exit::Done)

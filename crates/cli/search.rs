@@ -19,6 +19,8 @@ struct Found<'a> {
     items: usize,
     k: usize,
     exact: bool,
+    /// Conditions that no item can meet.
+    warnings: Vec<String>,
     results: Vec<Answered<'a>>,
 }
 
@@ -52,8 +54,9 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
     if args.k > items {
         printer.note(format_args!("the index holds only {items} items: that is all there is to find"));
     }
+    let warnings = args.condition.warnings(engine.index(), printer)?;
     let (results, failed) = answers(args, &engine, printer)?;
-    let found = Found { index: folder, items, k: args.k, exact: args.how.exact, results };
+    let found = Found { index: folder, items, k: args.k, exact: args.how.exact, warnings, results };
     if let Some(file) = &args.show.html {
         search_page::write(file, args, &engine, &found.results)?;
     }

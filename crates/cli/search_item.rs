@@ -20,6 +20,8 @@ struct Found<'a> {
     items: usize,
     k: usize,
     exact: bool,
+    /// Conditions that no item can meet.
+    warnings: Vec<String>,
     results: Vec<Answered<'a>>,
 }
 
@@ -34,6 +36,7 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
     let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
     let index = Index::open(&folder)?;
     let params = args.condition.params(args.k, &args.how);
+    let warnings = args.condition.warnings(&index, printer)?;
     let config = AnswerConfig { threshold: args.show.threshold, ..args.answer.answer() };
     let mut results = Vec::with_capacity(args.condition.items.len());
     for key in &args.condition.items {
@@ -44,7 +47,8 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
         results.push(Answered { item: key, answer: question.ask(&index)? });
     }
     let pictures = args.catalogue.pictures(&index)?;
-    let found = Found { items: index.len(), index: folder, k: args.k, exact: args.how.exact, results };
+    let (items, k, exact) = (index.len(), args.k, args.how.exact);
+    let found = Found { items, index: folder, k, exact, warnings, results };
     printer.result(&found, |found| {
         found.results.iter().fold(String::new(), |mut out, Answered { item, answer }| {
             let _ = writeln!(out, "{item}");

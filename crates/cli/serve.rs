@@ -31,6 +31,8 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
         allowed_origins: args.access.allow_origin.clone(),
         public_hosts: args.access.public_host.clone(),
         base_path: args.access.base_path.clone().unwrap_or_default(),
+        trusted_proxies: args.access.trusted_proxy.clone(),
+        request_rate: args.limits.rate_limit,
         threads: printer.threads.map_or(0, usize::from),
         limits: limits(&args.limits),
         batch: BatchConfig { size: args.limits.batch as usize, queue: args.limits.queue as usize },
@@ -97,6 +99,8 @@ fn limits(args: &LimitArgs) -> Limits {
         pixels: u64::from(args.max_pixels) * 1_000_000,
         request_time: Duration::from_secs(args.time_limit.into()),
         waiting: args.queue as usize,
+        connections: args.max_connections as usize,
+        idle_time: Duration::from_secs(args.idle_time.into()),
         ..Limits::default()
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use semblance_server::ProxyNetwork;
 
 use crate::args::{IndexDirArgs, ModelArgs};
 
@@ -65,6 +66,9 @@ pub(crate) struct AccessArgs {
     /// Path below which a proxy before this server serves it, such as `/semblance`, whether or not the proxy takes it off
     #[arg(long, value_name = "PATH")]
     pub(crate) base_path: Option<String>,
+    /// Proxy whose `X-Forwarded-For` is believed, as an address or a network such as 10.0.0.0/8; may be given several times
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) trusted_proxy: Vec<ProxyNetwork>,
 }
 
 /// What requests may cost.
@@ -77,16 +81,28 @@ pub(crate) struct LimitArgs {
     /// Largest photograph in millions of pixels
     #[arg(long, value_name = "MILLIONS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) max_pixels: u32,
-    /// Memory for uploads of all requests together in MiB
+    /// Memory for all requests and answers together in MiB: uploads, what is read from JSON, pictures on their way out
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) upload_memory: u32,
     /// Seconds a request may take; three quarters of them may go into sending it
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) time_limit: u32,
+    /// Requests per second from one address, ten times as many at once; 0 for no limit [default: 100, and no limit for
+    /// addresses of this machine]
+    #[arg(long, value_name = "N")]
+    pub(crate) rate_limit: Option<u32>,
+    /// Most connections at once, as far as the limit on open files (ulimit -n) allows; when there are more, those on which
+    /// nothing happened for longest are closed
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) max_connections: u32,
+    /// Seconds a connection may be silent: before its first request, between requests, and within an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) idle_time: u32,
     /// Most photographs the model gets at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) batch: u32,
-    /// Photographs that may wait for the model, and thumbnails that may wait to be made; more are sent away with 503
+    /// Photographs that may wait for the model, and thumbnails, searches and changes that may wait for a thread; more are
+    /// sent away with 503
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) queue: u32,
 }

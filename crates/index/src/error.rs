@@ -161,6 +161,9 @@ pub enum IndexError {
         /// What it may be.
         expected: &'static str,
     },
+    /// The caller asked the search to stop.
+    #[error("the search was cancelled")]
+    Cancelled,
     /// A filter that cannot be understood or applied.
     #[error("the filter is not valid: {what}")]
     Filter {

@@ -42,6 +42,10 @@ impl Index {
         Self { dir: dir.into(), live }
     }
 
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.live.state()
+    }
+
     /// Takes up what was published since the index was opened; true if there was anything. A reader that came from
     /// [`crate::IndexWriter::reader`] sees every write by itself and has nothing to take up.
     pub fn refresh(&self) -> Result<bool> {

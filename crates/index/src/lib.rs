@@ -41,17 +41,16 @@
 
 mod block_file;
 mod build;
+mod cancel;
 mod candidates;
 mod codec;
 mod coded_query;
-mod columns;
 mod config;
 mod contest;
 mod error;
 mod exact;
 mod exchange;
 mod filter;
-mod filter_text;
 mod fixed_point;
 mod flat;
 mod forecast;
@@ -82,13 +81,14 @@ mod visited;
 mod walk;
 mod writer;
 
+pub use cancel::Cancel;
 pub use config::{
     Builder, Codes, Durability, HnswConfig, IndexConfig, MAX_DIM, Memory, Progress, RESIDENT_BYTES, Stage,
     is_finished,
 };
 pub use error::{IndexError, Result};
 pub use exchange::{ExportFormat, ITEMS_NAME, export, import};
-pub use filter::Filter;
+pub use filter::{Filter, FilterWarning, Matcher};
 pub use flat::FlatIndex;
 pub use index::Index;
 pub use item::{Item, MAX_KEY_BYTES, NewItem};

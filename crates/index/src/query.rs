@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Codes;
 use crate::error::Result;
-use crate::filter::Filter;
 use crate::item_table::NodeRows;
 use crate::rescore;
 use crate::tail::State;
@@ -15,6 +14,9 @@ use crate::walk::{self, Scored, with_scratch};
 /// Walking the graph scores about this many nodes for each place in its pool; scoring a listed node is also cheaper
 /// than one met on a walk.
 const WALK_COST: usize = 12;
+
+/// Nodes compared between two looks at whether the search was cancelled.
+const BLOCK: usize = 1 << 16;
 
 /// How an answer was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,7 +58,9 @@ struct Accept<'a> {
 }
 
 impl<'a> Accept<'a> {
-    fn new(state: &'a State, filter: Option<&Filter>) -> Result<Self> {
+    fn new(state: &'a State, params: &SearchParams) -> Result<Self> {
+        params.cancel.check()?;
+        let filter = params.filter.as_ref();
         let items = state.snapshot.items();
         let (len, rows) = (items.len(), items.node_rows());
         if filter.is_none() && state.tail.is_empty() {
@@ -65,7 +69,8 @@ impl<'a> Accept<'a> {
         let mut bits = match filter {
             Some(filter) => {
                 filter.validate()?;
-                state.snapshot.columns()?.matching(filter, items)?
+                let columns = state.snapshot.columns_unless(&params.cancel)?;
+                columns.matching(&filter.matcher().0, items, &params.cancel)?
             }
             None => {
                 let mut bits = vec![u64::MAX; len.div_ceil(64)];
@@ -148,7 +153,7 @@ pub(crate) fn search(
     query: &[f32],
     params: &SearchParams,
 ) -> Result<(Vec<Neighbor>, Explain)> {
-    let accept = Accept::new(state, params.filter.as_ref())?;
+    let accept = Accept::new(state, params)?;
     one(&accept, query, params)
 }
 
@@ -158,7 +163,7 @@ pub(crate) fn search_batch(
     queries: &[f32],
     params: &SearchParams,
 ) -> Result<Vec<Vec<Neighbor>>> {
-    let (dim, accept) = (state.snapshot.dim(), Accept::new(state, params.filter.as_ref())?);
+    let (dim, accept) = (state.snapshot.dim(), Accept::new(state, params)?);
     let count = queries.len() / dim;
     let many_match = accept.count >= accept.state.snapshot.items().len() / 4;
     if matches!(choose(&accept, params), Strategy::ExactAll) && count > 1 && many_match {
@@ -177,7 +182,11 @@ pub(crate) fn search_batch(
             .map(|(nodes, query)| with_recent(state, query, accept.items(nodes, k, min), params))
             .collect();
     }
-    queries.par_chunks_exact(dim).map(|query| one(&accept, query, params).map(|(found, _)| found)).collect()
+    let answer = |query| {
+        params.cancel.check()?;
+        one(&accept, query, params).map(|(found, _)| found)
+    };
+    queries.par_chunks_exact(dim).map(answer).collect()
 }
 
 /// Neighbours and lowest score wanted of the published items.
@@ -234,7 +243,13 @@ fn one(accept: &Accept<'_>, query: &[f32], params: &SearchParams) -> Result<(Vec
             } else {
                 nodes.iter().try_for_each(|&node| snapshot.vector(node).map(drop))?;
             }
-            snapshot.unchecked_exact()?.listed(padded, &nodes, k, min, |node| accept.tie(node))
+            let exact = snapshot.unchecked_exact()?;
+            let mut best = Vec::new();
+            for block in nodes.chunks(BLOCK) {
+                params.cancel.check()?;
+                best.extend(exact.listed(padded, block, k, min, |node| accept.tie(node)));
+            }
+            best
         }
     };
     let found = with_recent(state, padded, accept.items(&nodes, k, min), params)?;

@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 use memmap2::MmapMut;
 
 use crate::block_file::BlockFile;
-use crate::columns::Columns;
+use crate::cancel::Cancel;
 use crate::config::{Codes, Memory, RESIDENT_BYTES};
 use crate::error::{IndexError, Result};
 use crate::exact::Exact;
+use crate::filter::Columns;
 use crate::graph::{Graph, GraphView};
 use crate::item_table::ItemTable;
 use crate::kernel::padded;
@@ -122,10 +123,15 @@ impl Snapshot {
 
     /// Metadata by field, read from the records when a filter first asks.
     pub(crate) fn columns(&self) -> Result<&Columns> {
+        self.columns_unless(&Cancel::default())
+    }
+
+    /// Like [`Self::columns`], for a caller that may give up.
+    pub(crate) fn columns_unless(&self, cancel: &Cancel) -> Result<&Columns> {
         if let Some(columns) = self.columns.get() {
             return Ok(columns);
         }
-        let columns = Columns::read(&self.items)?;
+        let columns = Columns::read(&self.items, cancel)?;
         Ok(self.columns.get_or_init(|| columns))
     }
 

@@ -111,9 +111,10 @@ impl Tail {
     /// Items that meet the filter and the bound, scored; in no order.
     pub(crate) fn search(&self, query: &[f32], filter: Option<&Filter>, min: f32) -> Result<Vec<Neighbor>> {
         let mut found = Vec::new();
+        let filter = filter.map(Filter::matcher);
         for (number, chunk) in self.chunks.iter().enumerate() {
             let live = |item: &Item| self.void.get(&item.id).is_none_or(|&before| before <= number);
-            let wanted = |item: &Item| live(item) && filter.is_none_or(|f| f.matches(item));
+            let wanted = |item: &Item| live(item) && filter.as_ref().is_none_or(|f| f.matches(item));
             let nodes: Vec<u32> =
                 (0..).zip(&chunk.items).filter(|(_, i)| wanted(i)).map(|(at, _)| at).collect();
             let mut scores = vec![0.0; nodes.len()];

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cancel::Cancel;
 use crate::error::{IndexError, Result};
 use crate::filter::Filter;
 
@@ -36,11 +37,15 @@ pub struct SearchParams {
     pub filter: Option<Filter>,
     /// Only neighbours with at least this score (range search).
     pub min_score: Option<f32>,
+    /// Asks the search to stop; looked at between blocks of work.
+    #[serde(skip)]
+    pub cancel: Cancel,
 }
 
 impl Default for SearchParams {
     fn default() -> Self {
-        Self { k: 10, ef_search: None, exact: false, filter: None, min_score: None }
+        let cancel = Cancel::default();
+        Self { k: 10, ef_search: None, exact: false, filter: None, min_score: None, cancel }
     }
 }
 

@@ -62,6 +62,7 @@ pub mod question;
 pub mod report;
 pub mod statistics;
 pub mod study;
+pub mod uploads;
 pub mod validate;
 pub mod whitening;
 

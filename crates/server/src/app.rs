@@ -3,33 +3,50 @@
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use semblance_embed::{Embedder, ModelSource};
 use semblance_query::{QueryError, engine};
-use tokio::sync::Semaphore;
+use serde::Serialize;
 
+use crate::access::Rates;
 use crate::batcher::Batcher;
-use crate::body::BodyBudget;
 use crate::config::ServerConfig;
 use crate::error::{Result, ServerError};
 use crate::metrics::Metrics;
 use crate::problem::{Answer, Problem};
 use crate::shelf::{Model, Opened, Shelf};
 use crate::thumbnail::Thumbnails;
+use crate::work::{Idempotency, Lane, Memory};
 
 /// Shared by all requests.
 pub(crate) type Shared = Arc<App>;
+
+/// Files that are read at once.
+const FILES: usize = 32;
+/// Changes that are written at once: they share syncs of the disk.
+const WRITES: usize = 32;
 
 /// The served indexes, and what bounds the work on them.
 pub(crate) struct App {
     pub(crate) config: ServerConfig,
     pub(crate) shelves: BTreeMap<String, Arc<Shelf>>,
-    pub(crate) bodies: BodyBudget,
+    pub(crate) bodies: Memory,
+    pub(crate) rates: Rates,
+    pub(crate) repeated: Arc<Idempotency>,
     pub(crate) metrics: Metrics,
     pub(crate) thumbnails: Thumbnails,
-    decoders: Semaphore,
-    waiting: AtomicUsize,
+    /// Pictures made small.
+    pub(crate) decoders: Lane,
+    /// Searches that can take long, pages of items, facets.
+    pub(crate) searches: Lane,
+    /// Files that are opened and read: pictures and reports, whose disk may hang.
+    pub(crate) files: Lane,
+    /// Changes of indexes.
+    pub(crate) writes: Lane,
     stopping: AtomicBool,
 }
 
@@ -65,14 +82,18 @@ impl App {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let decoders = if limits.decoders == 0 { processors } else { limits.decoders };
         Ok(Self {
-            bodies: BodyBudget::new(
+            bodies: Memory::new(
                 limits.upload_bytes,
                 limits.buffered_bytes,
                 limits.request_time.mul_f32(0.75),
             ),
             thumbnails: Thumbnails::new(limits.thumbnail_bytes),
-            decoders: Semaphore::new(decoders),
-            waiting: AtomicUsize::new(0),
+            decoders: Lane::new("thumbnails", decoders, limits.waiting),
+            searches: Lane::new("searches", 2 * processors, limits.waiting),
+            files: Lane::new("pictures", FILES, limits.waiting),
+            writes: Lane::new("changes", WRITES, limits.waiting),
+            rates: Rates::new(config.request_rate),
+            repeated: Arc::default(),
             stopping: AtomicBool::new(false),
             metrics,
             shelves,
@@ -88,19 +109,11 @@ impl App {
         })
     }
 
-    /// Work on a picture's bytes for a thumbnail, no more of it at once than there are decoders, on a thread where it may
-    /// take its time.
-    pub(crate) async fn decode<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Answer<T> + Send + 'static,
-    ) -> Answer<T> {
-        let place = Place(&self.waiting);
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.config.limits.waiting {
-            return Err(Problem::busy("too many pictures wait to be decoded: try again in a moment"));
-        }
-        let _decoder = self.decoders.acquire().await.map_err(Problem::internal)?;
-        drop(place);
-        blocking(work).await
+    /// An answer as JSON, which counts as memory until it is sent.
+    pub(crate) fn json<T: Serialize>(&self, body: &T) -> Answer<Response> {
+        let json = serde_json::to_vec(body).map_err(Problem::internal)?;
+        let json = self.bodies.claim(json.len())?.of(json);
+        Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(json)).into_response())
     }
 
     /// From now on the server is not ready.
@@ -110,25 +123,6 @@ impl App {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
-    }
-}
-
-/// A place in the queue before the decoders, given up when dropped.
-struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Work that takes its time, on a thread where it may. A panic in it fails the request and nothing else.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Answer<T> + Send + 'static,
-) -> Answer<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(Problem::internal(error)),
     }
 }
 

@@ -3,14 +3,15 @@
 use std::fmt;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
-use crate::app::Shared;
+use crate::access::Client;
+use crate::app::{App, Shared};
 use crate::error::{Result, ServerError};
-use crate::problem::Problem;
+use crate::problem::{Answer, Problem};
 
 /// Name of the cookie the web page signs in with.
 pub(crate) const COOKIE: &str = "semblance_token";
@@ -52,10 +53,33 @@ impl fmt::Debug for Token {
 
 /// Lets requests pass that bring the token, if one is needed.
 pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
-    match &app.config.token {
-        Some(token) if !brings(token, request.headers()) => refusal().into_response(),
-        _ => next.run(request).await,
+    match admit(&app, request.headers(), request.extensions(), brings) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
     }
+}
+
+/// Lets a request pass if it `brings` the token. After too many wrong ones from an address none is looked at for a while.
+///
+/// # Errors
+/// No token, a wrong one, or too many wrong ones.
+pub(crate) fn admit(
+    app: &App,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+    brings: fn(&Token, &HeaderMap) -> bool,
+) -> Answer<()> {
+    let Some(token) = &app.config.token else { return Ok(()) };
+    if bearer(headers).is_none() && cookie(headers).next().is_none() {
+        return Err(refusal());
+    }
+    let client = extensions.get::<Client>().map(|client| client.0);
+    client.map_or(Ok(()), |client| app.rates.may_try(client))?;
+    if brings(token, headers) {
+        return Ok(());
+    }
+    client.into_iter().for_each(|client| app.rates.wrong_token(client));
+    Err(refusal())
 }
 
 pub(crate) fn refusal() -> Problem {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use semblance_embed::transform::Limits as PictureLimits;
 use semblance_embed::{ModelSource, Precision};
 
+use crate::access::ProxyNetwork;
 use crate::auth::Token;
 
 /// Everything a [`crate::Server`] is told at its start.
@@ -35,6 +36,11 @@ pub struct ServerConfig {
     /// Path below which a proxy before the server serves it, such as `/semblance`; empty without one. Requests may come with
     /// the path or without it.
     pub base_path: String,
+    /// Proxies whose `X-Forwarded-For` is believed; nobody else's is.
+    pub trusted_proxies: Vec<ProxyNetwork>,
+    /// Requests per second from one address, ten times as many at once; 0 for no limit. `None` allows 100 to addresses
+    /// that are not on this machine.
+    pub request_rate: Option<u32>,
     /// Threads that answer requests; 0 means one a processor.
     pub threads: usize,
     /// What a request may cost.
@@ -58,6 +64,8 @@ impl ServerConfig {
             allowed_origins: Vec::new(),
             public_hosts: Vec::new(),
             base_path: String::new(),
+            trusted_proxies: Vec::new(),
+            request_rate: None,
             threads: 0,
             limits: Limits::default(),
             batch: BatchConfig::default(),
@@ -90,7 +98,8 @@ pub struct TlsFiles {
 pub struct Limits {
     /// Largest body of a request in bytes.
     pub upload_bytes: usize,
-    /// Most bytes of bodies kept at once, of all requests; beyond it requests are sent away for a while.
+    /// Most bytes of all requests and answers together: bodies, what is read from them as JSON, and pictures on their way
+    /// out. Beyond it requests are sent away for a while.
     pub buffered_bytes: usize,
     /// Most pixels of an uploaded photograph.
     pub pixels: u64,
@@ -98,8 +107,14 @@ pub struct Limits {
     pub side: u32,
     /// Thumbnails made at once; 0 means one a processor.
     pub decoders: usize,
-    /// Thumbnails that may wait to be made; beyond it requests are sent away for a while.
+    /// Thumbnails that may wait to be made, searches that may wait for a thread, and so on; beyond it requests are sent away
+    /// for a while.
     pub waiting: usize,
+    /// Most connections at once, as far as the limit on open files allows. When there are more, those on which nothing
+    /// happened for longest are closed.
+    pub connections: usize,
+    /// Time for a TLS handshake, for the head of a request, between two requests, and between two parts of an answer.
+    pub idle_time: Duration,
     /// Most neighbours a search may ask for.
     pub k: usize,
     /// Widest walk through the graph a search may ask for.
@@ -121,6 +136,8 @@ impl Default for Limits {
             side: 20_000,
             decoders: 0,
             waiting: 256,
+            connections: 1_024,
+            idle_time: Duration::from_secs(30),
             k: 1_000,
             ef_search: 10_000,
             request_time: Duration::from_secs(60),

@@ -9,6 +9,9 @@ use crate::app::Shared;
 use crate::problem::{Answer, Problem};
 use crate::shelf::Shelf;
 
+/// Most parameters behind the question mark.
+const MOST_PAIRS: usize = 64;
+
 /// The index an address names.
 pub(crate) struct OfIndex(pub(crate) Arc<Shelf>);
 
@@ -51,6 +54,11 @@ impl FromRequestParts<Shared> for Pairs {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Answer<Self> {
+        let count = parts.uri.query().map_or(0, |query| query.matches('&').count() + 1);
+        if count > MOST_PAIRS {
+            let message = format!("the address has {count} parameters, more than {MOST_PAIRS}");
+            return Err(Problem::bad_request(message));
+        }
         let query = axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, app).await;
         let query =
             query.map_err(|error| Problem::bad_request(format!("the address is malformed: {error}")))?;

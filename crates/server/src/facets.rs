@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use semblance_index::{Index, IndexError};
+use semblance_index::{Cancel, Index, IndexError};
 use semblance_query::catalog;
 use serde::Serialize;
 use serde_json::Value;
@@ -46,12 +46,14 @@ pub(crate) struct Attribute {
 }
 
 impl Facets {
-    pub(crate) fn of(index: &Index) -> Result<Self, IndexError> {
+    /// Counts them, unless that is cancelled before the end.
+    pub(crate) fn of(index: &Index, cancel: &Cancel) -> Result<Self, IndexError> {
         let mut items = 0;
         let mut classes = BTreeMap::<String, usize>::new();
         let mut super_classes = BTreeMap::<String, usize>::new();
         let mut attributes = BTreeMap::<String, (usize, Option<BTreeMap<String, Count>>)>::new();
         index.for_each(|item, _| {
+            cancel.check()?;
             items += 1;
             item.class.into_iter().for_each(|class| *classes.entry(class).or_default() += 1);
             item.super_class.into_iter().for_each(|class| *super_classes.entry(class).or_default() += 1);

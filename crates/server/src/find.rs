@@ -8,6 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::config::Limits;
 use crate::problem::{Answer, Problem};
+use crate::work::{Memory, Share};
 
 /// How hits are gathered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -52,16 +53,18 @@ pub(crate) struct SearchQuery {
 }
 
 /// What a search asks for.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Wanted {
     pub(crate) params: SearchParams,
+    /// The memory that the filter takes.
+    pub(crate) share: Share,
     pub(crate) config: AnswerConfig,
     pub(crate) photo: PhotoConfig,
 }
 
 impl Wanted {
     /// Takes a parameter from an address or a form.
-    pub(crate) fn set(&mut self, name: &str, value: &str) -> Answer<()> {
+    pub(crate) fn set(&mut self, name: &str, value: &str, memory: &Memory) -> Answer<()> {
         let bad = |what: &str| Problem::bad_request(format!("{name} = {value:?}: {what}"));
         let count = || value.parse().map_err(|_| bad("must be a whole number"));
         match name {
@@ -72,8 +75,8 @@ impl Wanted {
                 self.params.min_score = Some(value.parse().map_err(|_| bad("must be a number"))?);
             }
             "filter" => {
-                let filter = serde_json::from_str(value);
-                self.params.filter = Some(filter.map_err(|e| bad(&format!("is no filter: {e}")))?);
+                let (filter, share) = memory.parse(value.as_bytes(), "the filter")?;
+                (self.params.filter, self.share) = (Some(filter), share);
             }
             "group_by" if value == "class" => self.config.one_per_class = true,
             "group_by" => return Err(bad("must be class")),
@@ -130,7 +133,7 @@ impl Wanted {
 
     /// Whether the search is so quick that handing it to another thread would cost more.
     pub(crate) fn is_quick(&self) -> bool {
-        let SearchParams { k, ef_search, exact, ref filter, min_score } = self.params;
+        let SearchParams { k, ef_search, exact, ref filter, min_score, .. } = self.params;
         let narrow = k <= 100 && ef_search.is_none_or(|ef| ef <= 256);
         narrow && !exact && filter.is_none() && min_score.is_none() && self.config.is_plain()
     }
@@ -150,6 +153,7 @@ mod tests {
     use super::*;
     #[test]
     fn parameters_are_read_and_checked() {
+        let memory = Memory::new(1 << 20, 1 << 20, std::time::Duration::from_secs(1));
         let mut wanted = Wanted::default();
         for (name, value) in [
             ("box", "1, 2,30,40"),
@@ -158,7 +162,7 @@ mod tests {
             ("rerank", "50"),
             ("group_by", "class"),
         ] {
-            wanted.set(name, value).unwrap();
+            wanted.set(name, value, &memory).unwrap();
         }
         assert_eq!(
             wanted.photo,
@@ -167,7 +171,7 @@ mod tests {
         assert_eq!(wanted.config.expansion.map(|config| config.neighbours), Some(3));
         assert_eq!(wanted.config.rerank.map(|config| config.pool), Some(50));
         assert!(wanted.config.one_per_class && !wanted.is_quick());
-        wanted.set("filter", r#"{"eq":{"field":"class","value":"c1"}}"#).unwrap();
+        wanted.set("filter", r#"{"eq":{"field":"class","value":"c1"}}"#, &memory).unwrap();
         wanted.check(&Limits::default()).unwrap();
         for (name, value) in [
             ("k", "-1"),
@@ -182,7 +186,8 @@ mod tests {
             ("expand", "-1"),
             ("colour", "red"),
         ] {
-            assert_eq!(Wanted::default().set(name, value).unwrap_err().status(), 400, "{name} = {value}");
+            let refused = Wanted::default().set(name, value, &memory).unwrap_err();
+            assert_eq!(refused.status(), 400, "{name} = {value}");
         }
         for (name, value) in [
             ("k", "0"),
@@ -193,7 +198,7 @@ mod tests {
             ("min_score", "NaN"),
         ] {
             let mut wanted = Wanted::default();
-            wanted.set(name, value).unwrap();
+            wanted.set(name, value, &memory).unwrap();
             assert_eq!(wanted.check(&Limits::default()).unwrap_err().status(), 400, "{name} = {value}");
         }
     }

@@ -6,10 +6,10 @@
 //! What it promises: an answered write is durable; a fault in one request costs no other; memory is bounded, whatever is
 //! sent; and nothing outside of the catalogue's folder is ever read.
 
+mod access;
 mod app;
 mod auth;
 mod batcher;
-mod body;
 mod config;
 mod error;
 mod extract;
@@ -17,6 +17,7 @@ mod facets;
 mod find;
 mod http;
 mod metrics;
+mod network;
 mod observe;
 mod origin;
 mod photo;
@@ -27,7 +28,9 @@ mod server;
 mod shelf;
 mod thumbnail;
 mod view;
+mod work;
 
+pub use access::ProxyNetwork;
 pub use auth::Token;
 pub use config::{BatchConfig, IndexSource, Limits, ServerConfig, TlsFiles};
 pub use error::{Result, ServerError};

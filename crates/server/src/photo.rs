@@ -17,15 +17,17 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::batcher::Ready;
-use crate::body::Received;
 use crate::http::content::{MediaType, field_name};
 use crate::problem::{Answer, Problem};
 use crate::shelf::Shelf;
+use crate::work::Received;
 
 /// The field of a form that a photograph goes into.
 const PHOTO: &str = "photo";
 /// Photographs of one item that a request may bring.
 const MOST_PHOTOS: usize = 16;
+/// Other fields that a form may have.
+const MOST_FIELDS: usize = 64;
 
 /// What came with a request: photographs, and fields with a name.
 pub(crate) struct Upload {
@@ -89,6 +91,9 @@ impl Upload {
             } else {
                 let value = field.text().await.map_err(|e| bad(&e))?;
                 fields.insert(name, value);
+                if fields.len() > MOST_FIELDS {
+                    return Err(Problem::bad_request(format!("the form has more than {MOST_FIELDS} fields")));
+                }
             }
         }
         Ok(Self { photos, fields, _body: body })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use semblance_index::{Index, Item};
 use semblance_query::pictures::{CatalogueRoot, is_upload_name};
+use semblance_query::uploads::UPLOADING;
 use semblance_query::{CataloguePictures, QueryError, catalog};
 use sha2::{Digest as _, Sha256};
 
@@ -49,12 +50,7 @@ impl Pictures {
     /// Keeps an uploaded picture, durable when this returns, and gives its name. The same picture for the same key has
     /// the same name.
     pub(crate) fn keep(&self, key: &str, bytes: &[u8]) -> io::Result<String> {
-        let extension = match image::guess_format(bytes) {
-            Ok(format) => format.extensions_str().first().copied().unwrap_or("img"),
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-        };
-        let digest = Sha256::new().chain_update(key).chain_update([0]).chain_update(bytes).finalize();
-        let name = format!("{}.{extension}", hex(&digest[..16]));
+        let name = name_of_upload(key, bytes)?;
         if self.uploads.is_symlink() {
             let what =
                 "is a symbolic link: uploads are kept in the index's own folder, and read from nowhere else";
@@ -68,7 +64,8 @@ impl Pictures {
         if let (true, Some(index)) = (is_new, self.uploads.parent()) {
             sync_folder(index)?;
         }
-        let mut file = tempfile::NamedTempFile::new_in(&self.uploads)?;
+        // The prefix tells what a crash leaves behind.
+        let mut file = tempfile::Builder::new().prefix(UPLOADING).tempfile_in(&self.uploads)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(self.uploads.join(&name))?;
@@ -82,6 +79,16 @@ impl Pictures {
             let _ = std::fs::remove_file(self.uploads.join(name));
         }
     }
+}
+
+/// Name of the picture of the item with this key.
+pub(crate) fn name_of_upload(key: &str, bytes: &[u8]) -> io::Result<String> {
+    let extension = match image::guess_format(bytes) {
+        Ok(format) => format.extensions_str().first().copied().unwrap_or("img"),
+        Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+    };
+    let digest = Sha256::new().chain_update(key).chain_update([0]).chain_update(bytes).finalize();
+    Ok(format!("{}.{extension}", hex(&digest[..16])))
 }
 
 /// Bytes as lower-case hexadecimal digits.

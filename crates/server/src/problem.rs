@@ -31,7 +31,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, body: ProblemBody { code, message: message.into() }, retry_after: None }
+        Self { status, body: ProblemBody { code, message: cut(message.into()) }, retry_after: None }
     }
 
     /// 400: the request means nothing.
@@ -60,6 +60,11 @@ impl Problem {
         Self { retry_after: Some(1), ..problem }
     }
 
+    /// The same, with the number of seconds after which it may go better.
+    pub(crate) fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
     /// 500: a fault of ours. The cause goes into the log, not to the client: it may name files.
     pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed");
@@ -74,6 +79,16 @@ impl Problem {
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
+}
+
+/// A message may repeat what a client sent, which can be long.
+fn cut(mut message: String) -> String {
+    const MOST: usize = 1_000;
+    if message.len() > MOST {
+        message.truncate(message.floor_char_boundary(MOST));
+        message.push('…');
+    }
+    message
 }
 
 impl IntoResponse for Problem {
@@ -96,6 +111,7 @@ impl From<IndexError> for Problem {
             E::WrongDimension { .. } | E::WrongLength { .. } => "wrong_dimension",
             E::NotFinite { .. } | E::ZeroVector { .. } | E::NotUnit { .. } => "bad_vector",
             E::ZeroK | E::Parameter { .. } => "bad_request",
+            E::Cancelled => return Self::busy("the request took too long and was given up"),
             E::Filter { .. } => "bad_filter",
             E::Item { .. } => "bad_item",
             E::UnknownId { id } => {

@@ -4,16 +4,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
-use hyper_util::rt::TokioTimer;
 use semblance_query::pictures::{CatalogueRoot, Survey};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
-use crate::config::{ServerConfig, TlsFiles};
+use crate::config::ServerConfig;
 use crate::error::{Result, ServerError};
 use crate::http::proxy::{base_path, public_host};
+use crate::network::{self, NetworkConfig, read_tls};
 use crate::routes::router;
 use crate::shelf::Shelf;
 
@@ -21,15 +21,15 @@ use crate::shelf::Shelf;
 const ROUND: Duration = Duration::from_secs(1);
 /// Pictures looked for at the start: enough to see that a catalogue was moved.
 const FEW_PICTURES: usize = 50;
-/// How long a connection may take for the head of a request, or wait for the next one.
-const HEAD_TIME: Duration = Duration::from_secs(30);
+/// How long work that is left behind is waited for.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Indexes and models, open, and a socket that is bound.
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     listening: SocketAddr,
-    tls: Option<RustlsConfig>,
+    tls: Option<TlsAcceptor>,
     runtime: Runtime,
 }
 
@@ -59,7 +59,7 @@ impl Server {
         let runtime = builder.enable_all().build();
         let runtime =
             runtime.map_err(|source| ServerError::System { what: "cannot start threads", source })?;
-        let tls = config.tls.as_ref().map(|files| runtime.block_on(read_tls(files))).transpose()?;
+        let tls = config.tls.as_ref().map(read_tls).transpose()?;
         let app = Arc::new(App::open(config)?);
         Ok(Self { app, listener, listening, tls, runtime })
     }
@@ -95,43 +95,35 @@ impl Server {
     }
 
     /// Answers requests till the process is told to stop (SIGINT, SIGTERM): then requests under way are finished, and
-    /// what was written is published.
+    /// what was written is published. Work that does not end in time (a disk that hangs) is left behind.
     ///
     /// # Errors
     /// Failures of the socket, and of publishing; what was acknowledged is in the index's store all the same.
     pub fn run(self) -> Result<()> {
         let Self { app, listener, tls, runtime, .. } = self;
+        let limits = app.config.limits;
         let served = runtime.block_on(async {
-            let handle = Handle::new();
-            tokio::spawn(stop_on_signal(app.clone(), handle.clone()));
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let (stop, stopping) = watch::channel(false);
+            tokio::spawn(stop_on_signal(app.clone(), stop));
             let tending = tokio::spawn(tend(app.clone()));
-            let service = router(app.clone()).into_make_service();
-            let served = match tls {
-                Some(tls) => {
-                    let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
-                    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
-                    // A client may shut down its side when it has sent its request (RFC 9112, 9.6), and is still answered.
-                    server.http_builder().http1().half_close(true);
-                    server.serve(service).await
-                }
-                None => {
-                    let mut server = axum_server::from_tcp(listener)?.handle(handle);
-                    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
-                    // A client may shut down its side when it has sent its request (RFC 9112, 9.6), and is still answered.
-                    server.http_builder().http1().half_close(true);
-                    server.serve(service).await
-                }
+            let config = NetworkConfig {
+                connections: limits.connections,
+                idle_time: limits.idle_time,
+                shutdown_time: limits.shutdown_time,
             };
+            network::serve(listener, tls, router(app.clone()), config, stopping).await;
             tending.abort();
-            served
+            // Changes whose client went away are finished, too.
+            if !app.writes.drain(limits.shutdown_time).await {
+                tracing::error!("changes are still being written: the server stops without waiting for them");
+            }
+            Ok(())
         });
-        // Writes whose client went away are finished here, too.
-        drop(runtime);
+        runtime.shutdown_timeout(FAREWELL);
         served.map_err(|source| ServerError::System { what: "the server failed", source })?;
-        for shelf in app.shelves.values() {
-            shelf.publish()?;
-        }
-        Ok(())
+        let published: Vec<_> = app.shelves.values().map(|shelf| shelf.publish()).collect();
+        published.into_iter().collect::<Result<(), _>>().map_err(ServerError::from)
     }
 }
 
@@ -146,16 +138,7 @@ fn origin(given: &str) -> Result<String> {
     if is_one { Ok(origin) } else { Err(ServerError::BadOrigin { origin: given.to_owned() }) }
 }
 
-async fn read_tls(files: &TlsFiles) -> Result<RustlsConfig> {
-    // Fails only if there is one already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    RustlsConfig::from_pem_file(&files.certificate, &files.key).await.map_err(|source| {
-        let TlsFiles { certificate, key } = files.clone();
-        ServerError::Tls { certificate, key, source }
-    })
-}
-
-async fn stop_on_signal(app: Arc<App>, handle: Handle<SocketAddr>) {
+async fn stop_on_signal(app: Arc<App>, stop: watch::Sender<bool>) {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -176,7 +159,7 @@ async fn stop_on_signal(app: Arc<App>, handle: Handle<SocketAddr>) {
     let _ = tokio::signal::ctrl_c().await;
     tracing::info!("stopping: requests under way are finished");
     app.stop();
-    handle.graceful_shutdown(Some(app.config.limits.shutdown_time));
+    let _ = stop.send(true);
 }
 
 /// Looks after the indexes: publishes what was written, takes up what others published.

@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use semblance_embed::transform::EvalTransform;
-use semblance_index::{Index, IndexError, IndexWriter};
+use semblance_index::{Cancel, Index, IndexError, IndexWriter};
+
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::batcher::Batcher;
 use crate::config::IndexSource;
 use crate::error::Result;
 use crate::facets::Facets;
 use crate::pictures::Pictures;
+use crate::problem::{Answer, Problem};
 use crate::view::encoded;
 
 /// Changes after which the searchable files are made anew at once.
@@ -42,13 +46,15 @@ pub(crate) struct Shelf {
     pub(crate) remark: Option<String>,
     /// One write of a key at a time: a key has one of these.
     keys: [Mutex<()>; 64],
+    /// Writes share it; publishing, which would make them wait in the middle, has it alone.
+    publishing: Arc<RwLock<()>>,
     changes: AtomicU64,
     unpublished: Mutex<Unpublished>,
     facets: Mutex<Option<KnownFacets>>,
 }
 
 /// Facets, and the state of the index they were counted in.
-type KnownFacets = ((u64, u64), Arc<Facets>);
+type KnownFacets = ((u64, u64), Bytes);
 
 #[derive(Clone, Copy)]
 struct Unpublished {
@@ -76,6 +82,7 @@ impl Opened {
             Ok(writer) => {
                 // What a server that was killed had written but not published.
                 writer.finish(&|_progress| {})?;
+                sweep(&writer);
                 Ok(Self { index: writer.reader()?, writer: Some(writer), remark: None })
             }
             Err(error @ (IndexError::Locked { .. } | IndexError::ReadOnly { .. })) => {
@@ -84,6 +91,19 @@ impl Opened {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Removes pictures that crashes left behind. They do no harm, so neither does a failure.
+fn sweep(writer: &IndexWriter) {
+    let index = writer.dir().display();
+    match semblance_query::uploads::sweep(writer) {
+        Ok(swept) if swept.files > 0 => {
+            let (files, bytes) = (swept.files, swept.bytes);
+            tracing::info!(%index, files, bytes, "uploads that no item names were removed");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%index, %error, "uploads that no item names could not be looked for"),
     }
 }
 
@@ -99,6 +119,7 @@ impl Shelf {
             writer,
             remark,
             keys: std::array::from_fn(|_| Mutex::new(())),
+            publishing: Arc::default(),
             changes: AtomicU64::new(0),
             unpublished: Mutex::new(Unpublished { changes: 0, last: Instant::now() }),
             facets: Mutex::new(None),
@@ -115,6 +136,11 @@ impl Shelf {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         unpoisoned(&self.keys[hasher.finish() as usize % self.keys.len()])
+    }
+
+    /// The right to write at all, which waits for a publication to end. Whoever gives up waiting has changed nothing.
+    pub(crate) async fn turn(&self) -> OwnedRwLockReadGuard<()> {
+        self.publishing.clone().read_owned().await
     }
 
     /// To be called after every change.
@@ -141,6 +167,7 @@ impl Shelf {
     /// Makes what was written part of the searchable files, so that other processes see it too.
     pub(crate) fn publish(&self) -> Result<(), IndexError> {
         let Some(writer) = &self.writer else { return Ok(()) };
+        let _alone = self.publishing.blocking_write();
         let before = std::mem::replace(&mut unpoisoned(&self.unpublished).changes, 0);
         if before == 0 {
             return Ok(());
@@ -172,15 +199,16 @@ impl Shelf {
         unpoisoned(&self.unpublished).changes
     }
 
-    /// What items can be filtered by, computed anew after a change.
-    pub(crate) fn facets(&self) -> Result<Arc<Facets>, IndexError> {
+    /// What items can be filtered by, as JSON; counted again after a change.
+    pub(crate) fn facets(&self, cancel: &Cancel) -> Answer<Bytes> {
         let state = (self.changes.load(Ordering::Relaxed), self.index.manifest().generation);
         if let Some((of, facets)) = &*unpoisoned(&self.facets)
             && *of == state
         {
             return Ok(facets.clone());
         }
-        let facets = Arc::new(Facets::of(&self.index)?);
+        let facets = Facets::of(&self.index, cancel)?;
+        let facets = Bytes::from(serde_json::to_vec(&facets).map_err(Problem::internal)?);
         *unpoisoned(&self.facets) = Some((state, facets.clone()));
         Ok(facets)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use semblance_index::Neighbor;
+use semblance_index::{Cancel, Neighbor};
 
 use super::{ItemIndex, Result};
 
@@ -16,6 +16,7 @@ pub(super) fn one_per_class(
     queries: &[f32],
     n: usize,
     k: usize,
+    cancel: &Cancel,
     search: &Search<'_>,
 ) -> Result<Vec<Vec<Neighbor>>> {
     let dim = index.dim();
@@ -26,10 +27,14 @@ pub(super) fn one_per_class(
         let rows: Vec<f32> =
             open.iter().flat_map(|query| &queries[query * dim..(query + 1) * dim]).copied().collect();
         let found = search(&rows, open.len(), width)?;
+        let class = |id| {
+            cancel.check()?;
+            index.class(id)
+        };
         let mut short = Vec::new();
         for (query, list) in open.into_iter().zip(found) {
             let more = list.len() >= width && width < index.len();
-            answers[query] = first_of_each(list, |id| index.class(id))?;
+            answers[query] = first_of_each(list, class)?;
             if answers[query].len() < k && more {
                 short.push(query);
             }

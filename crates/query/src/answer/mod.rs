@@ -101,7 +101,7 @@ impl VectorIndex for Answering<'_> {
             }
         };
         if self.config.one_per_class {
-            return grouping::one_per_class(self.index, queries, n, params.k, &search);
+            return grouping::one_per_class(self.index, queries, n, params.k, &params.cancel, &search);
         }
         let mut found = search(queries, n, params.k)?;
         found.iter_mut().for_each(|list| list.truncate(params.k));

@@ -96,6 +96,11 @@ impl PictureFolder {
 }
 
 impl Picture {
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The content of the file and its media type.
     ///
     /// # Errors

@@ -2,17 +2,20 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use semblance_query::catalog;
 use semblance_query::pictures::CatalogueRoot;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::app::{Shared, blocking};
+use crate::app::Shared;
 use crate::extract::OfIndex;
 use crate::facets::Facets;
-use crate::problem::{Answer, Problem, ProblemBody};
+use crate::problem::{Answer, ProblemBody};
 use crate::routes::report::has_report;
 use crate::shelf::Shelf;
+use crate::work::Work;
 
 /// What an index is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -120,8 +123,11 @@ fn pictures_remark(root: &CatalogueRoot) -> Option<&'static str> {
 
 /// All indexes
 #[utoipa::path(get, path = "/v1/indexes", tag = "indexes", responses((status = 200, body = IndexList)))]
-pub(crate) async fn list(State(app): State<Shared>) -> Json<IndexList> {
-    Json(IndexList { indexes: app.shelves.values().map(|shelf| view(shelf, &app)).collect() })
+pub(crate) async fn list(State(app): State<Shared>, work: Work) -> Answer<Json<IndexList>> {
+    let all = app.clone();
+    let views = move || Ok(all.shelves.values().map(|shelf| view(shelf, &all)).collect());
+    let indexes = app.files.run(work.cancel(), views).await?;
+    Ok(Json(IndexList { indexes }))
 }
 
 /// What an index is
@@ -130,8 +136,13 @@ pub(crate) async fn list(State(app): State<Shared>) -> Json<IndexList> {
     params(("index" = String, Path, description = "Name of the index")),
     responses((status = 200, body = IndexView), (status = 404, body = ProblemBody)),
 )]
-pub(crate) async fn show(State(app): State<Shared>, OfIndex(shelf): OfIndex) -> Json<IndexView> {
-    Json(view(&shelf, &app))
+pub(crate) async fn show(
+    State(app): State<Shared>,
+    OfIndex(shelf): OfIndex,
+    work: Work,
+) -> Answer<Json<IndexView>> {
+    let shared = app.clone();
+    app.files.run(work.cancel(), move || Ok(Json(view(&shelf, &shared)))).await
 }
 
 /// Classes and attributes that items can be filtered by
@@ -140,7 +151,12 @@ pub(crate) async fn show(State(app): State<Shared>, OfIndex(shelf): OfIndex) -> 
     params(("index" = String, Path, description = "Name of the index")),
     responses((status = 200, body = Facets), (status = 404, body = ProblemBody)),
 )]
-pub(crate) async fn facets(OfIndex(shelf): OfIndex) -> Answer<Json<Facets>> {
-    let facets = blocking(move || shelf.facets().map_err(Problem::from)).await?;
-    Ok(Json((*facets).clone()))
+pub(crate) async fn facets(
+    State(app): State<Shared>,
+    OfIndex(shelf): OfIndex,
+    work: Work,
+) -> Answer<Response> {
+    let cancel = work.cancel().clone();
+    let json = app.searches.run(work.cancel(), move || shelf.facets(&cancel)).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }

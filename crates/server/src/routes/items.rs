@@ -4,20 +4,25 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use semblance_index::{Filter, Item};
+use semblance_index::{Cancel, Filter, Index, Item};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::app::{Shared, blocking};
+use crate::app::Shared;
 use crate::extract::{OfIndex, OfItem, Pairs};
 use crate::pictures::NoPicture;
 use crate::problem::{Answer, Problem, ProblemBody};
 use crate::shelf::Shelf;
 use crate::thumbnail;
 use crate::view::ItemView;
+use crate::work::Work;
 
 /// Items of a page, by default and at most.
 const PAGE: (usize, usize) = (50, 500);
+
+/// Bytes of items after which a page ends, even if more were asked for.
+const PAGE_BYTES: usize = 4 << 20;
 
 /// A page of items.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,6 +33,8 @@ pub(crate) struct ItemPage {
     items: Vec<ItemView>,
     /// What to give as `after` for the next page; null on the last.
     next: Option<u64>,
+    /// Conditions of the filter that no item can meet, such as fields that no item has.
+    warnings: Vec<String>,
 }
 
 /// Items page by page
@@ -36,13 +43,22 @@ pub(crate) struct ItemPage {
     params(
         ("index" = String, Path, description = "Name of the index"),
         ("after" = Option<u64>, Query, description = "Only items with greater ids"),
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Items of a page, 50 by default"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 500, description = "Items of a page, 50 by default; a page of \
+         large items ends earlier"),
         ("filter" = Option<String>, Query, description = "Condition on the items as JSON"),
         ("key" = Option<String>, Query, description = "Only the item with this key"),
     ),
-    responses((status = 200, body = ItemPage), (status = 400, body = ProblemBody), (status = 404, body = ProblemBody)),
+    responses(
+        (status = 200, body = ItemPage), (status = 400, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 413, body = ProblemBody, description = "The filter is too large"), (status = 503, body = ProblemBody),
+    ),
 )]
-pub(crate) async fn list(OfIndex(shelf): OfIndex, pairs: Pairs) -> Answer<Json<ItemPage>> {
+pub(crate) async fn list(
+    State(app): State<Shared>,
+    OfIndex(shelf): OfIndex,
+    work: Work,
+    pairs: Pairs,
+) -> Answer<Response> {
     pairs.only(&["after", "limit", "filter", "key"])?;
     let number = |name: &str| {
         let bad = |value: &str| Problem::bad_request(format!("{name} = {value:?}: must be a whole number"));
@@ -52,41 +68,78 @@ pub(crate) async fn list(OfIndex(shelf): OfIndex, pairs: Pairs) -> Answer<Json<I
     if limit == 0 || limit > PAGE.1 {
         return Err(Problem::bad_request(format!("limit = {limit}: must be from 1 to {}", PAGE.1)));
     }
-    let filter: Option<Filter> = pairs
-        .one("filter")
-        .map(|text| {
-            serde_json::from_str(text)
-                .map_err(|error| Problem::bad_request(format!("this is no filter: {error}")))
-        })
-        .transpose()?;
+    let filter = pairs.one("filter").map(|text| app.bodies.parse::<Filter>(text.as_bytes(), "the filter"));
+    let (filter, share) = filter.transpose()?.unzip();
     filter.as_ref().map_or(Ok(()), Filter::validate)?;
     let after = number("after")?;
-    if let Some(key) = pairs.one("key") {
-        let found = shelf.index.find(key)?.map(|id| shelf.index.item(id)).transpose()?;
-        let wanted = |item: &Item| filter.as_ref().is_none_or(|filter| filter.matches(item));
-        let items = found.into_iter().filter(wanted).map(|item| ItemView::of(item, &shelf)).collect();
-        return Ok(Json(ItemPage { total: shelf.index.len(), items, next: None }));
-    }
-    blocking(move || page(&shelf, after, limit, filter.as_ref())).await.map(Json)
+    let key = pairs.one("key").map(str::to_owned);
+    let cancel = work.cancel().clone();
+    app.clone()
+        .searches
+        .run(work.cancel(), move || {
+            let _share = share;
+            let page = match key {
+                Some(key) => only(&shelf, &key, filter.as_ref())?,
+                None => page(&shelf, after, limit, filter.as_ref(), &cancel)?,
+            };
+            app.json(&page)
+        })
+        .await
 }
 
-fn page(shelf: &Shelf, after: Option<u64>, limit: usize, filter: Option<&Filter>) -> Answer<ItemPage> {
+fn only(shelf: &Shelf, key: &str, filter: Option<&Filter>) -> Answer<ItemPage> {
+    let found = shelf.index.find(key)?.map(|id| shelf.index.item(id)).transpose()?;
+    let wanted = |item: &Item| filter.is_none_or(|filter| filter.matches(item));
+    let items = found.into_iter().filter(wanted).map(|item| ItemView::of(item, shelf)).collect();
+    Ok(ItemPage { total: shelf.index.len(), items, next: None, warnings: warnings(&shelf.index, filter)? })
+}
+
+fn page(
+    shelf: &Shelf,
+    after: Option<u64>,
+    limit: usize,
+    filter: Option<&Filter>,
+    cancel: &Cancel,
+) -> Answer<ItemPage> {
     // One state for the whole page.
     let index = shelf.index.frozen();
+    let matcher = filter.map(Filter::matcher);
     let ids = index.ids();
     let start = after.map_or(0, |after| ids.partition_point(|id| *id <= after));
     let (mut items, mut next) = (Vec::new(), None);
+    let mut bytes = 0;
     for &id in &ids[start..] {
+        cancel.check()?;
         let item = index.item(id)?;
-        if filter.is_none_or(|filter| filter.matches(&item)) {
-            if items.len() == limit {
+        if matcher.as_ref().is_none_or(|matcher| matcher.matches(&item)) {
+            if items.len() == limit || bytes > PAGE_BYTES {
                 next = items.last().map(|last: &ItemView| last.id);
                 break;
             }
+            bytes += size(&item);
             items.push(ItemView::of(item, shelf));
         }
     }
-    Ok(ItemPage { total: ids.len(), items, next })
+    Ok(ItemPage { total: ids.len(), items, next, warnings: warnings(&index, filter)? })
+}
+
+/// Bytes of what is known of an item, roughly.
+fn size(item: &Item) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::String(text) => text.len() + 2,
+            Value::Array(elements) => elements.iter().map(of).sum::<usize>() + 2,
+            Value::Object(entries) => entries.iter().map(|(name, value)| name.len() + of(value) + 4).sum(),
+            _ => 8,
+        }
+    }
+    item.key.len() + item.metadata.iter().map(|(name, value)| name.len() + of(value) + 4).sum::<usize>()
+}
+
+/// What is odd about a filter, for whoever wonders why nothing was found.
+pub(super) fn warnings(index: &Index, filter: Option<&Filter>) -> Answer<Vec<String>> {
+    let warnings = filter.map(|filter| index.filter_warnings(filter)).transpose()?.unwrap_or_default();
+    Ok(warnings.iter().map(ToString::to_string).collect())
 }
 
 /// An item
@@ -110,20 +163,28 @@ pub(crate) async fn show(OfItem(shelf, id): OfItem) -> Answer<Json<ItemView>> {
     responses(
         (status = 200, content_type = "image/jpeg"), (status = 304, description = "Not changed"),
         (status = 400, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 503, body = ProblemBody, description = "Too busy: Retry-After says when to come back"),
     ),
 )]
-pub(crate) async fn photo(OfItem(shelf, id): OfItem, headers: HeaderMap) -> Answer<Response> {
+pub(crate) async fn photo(
+    State(app): State<Shared>,
+    OfItem(shelf, id): OfItem,
+    work: Work,
+    headers: HeaderMap,
+) -> Answer<Response> {
     let item = shelf.index.item(id)?;
-    blocking(move || {
+    let memory = app.clone();
+    let read = app.files.run(work.cancel(), move || {
         let picture = shelf.pictures.open(&item).map_err(no_picture)?;
         let tag = format!("\"{}\"", picture.version);
         if is_known(&headers, &tag) {
             return Ok(not_modified(tag));
         }
+        let share = memory.bodies.claim(picture.bytes() as usize)?;
         let (bytes, kind) = picture.read(&Default::default()).map_err(no_picture)?;
-        Ok(picture_response(bytes, kind, tag))
-    })
-    .await
+        Ok(picture_response(share.of(bytes), kind, tag))
+    });
+    read.await
 }
 
 /// Small version of an item's picture
@@ -143,6 +204,7 @@ pub(crate) async fn photo(OfItem(shelf, id): OfItem, headers: HeaderMap) -> Answ
 pub(crate) async fn small(
     State(app): State<Shared>,
     OfItem(shelf, id): OfItem,
+    work: Work,
     pairs: Pairs,
     headers: HeaderMap,
 ) -> Answer<Response> {
@@ -151,25 +213,22 @@ pub(crate) async fn small(
     let wanted = pairs.one("size").map(|value| value.parse().map_err(|_| bad(value))).transpose()?;
     let size = thumbnail::size(wanted.unwrap_or(320));
     let item = shelf.index.item(id)?;
-    let picture = blocking({
-        let shelf = shelf.clone();
-        move || shelf.pictures.open(&item).map_err(no_picture)
-    });
-    let picture = picture.await?;
+    let name = shelf.name.clone();
+    let open = move || shelf.pictures.open(&item).map_err(no_picture);
+    let picture = app.files.run(work.cancel(), open).await?;
     let tag = format!("\"{}-{size}\"", picture.version);
     if is_known(&headers, &tag) {
         return Ok(not_modified(tag));
     }
-    let key = (shelf.name.clone(), picture.version.clone(), size);
+    let key = (name, picture.version.clone(), size);
     let jpeg = match app.thumbnails.get(&key) {
         Some(jpeg) => jpeg,
         None => {
-            let made = app.decode(move || {
-                let limits = Default::default();
-                let (bytes, _) = picture.read(&limits).map_err(no_picture)?;
-                thumbnail::shrink(&bytes, size, &limits)
-            });
-            let jpeg = made.await?;
+            let share = app.bodies.claim(picture.bytes() as usize)?;
+            let read = move || Ok(share.of(picture.read(&Default::default()).map_err(no_picture)?.0));
+            let bytes = app.files.run(work.cancel(), read).await?;
+            let shrink = move || thumbnail::shrink(&bytes, size, &Default::default());
+            let jpeg = app.decoders.run(work.cancel(), shrink).await?;
             app.thumbnails.keep(key, jpeg.clone());
             jpeg
         }

@@ -12,7 +12,7 @@ mod write;
 use std::any::Any;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -24,10 +24,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use crate::access::{find_client, limit_rate};
 use crate::app::Shared;
 use crate::http::{content, proxy};
+use crate::network::check_host;
 use crate::observe::observe;
 use crate::problem::Problem;
+use crate::work::{IDEMPOTENCY_KEY, limit_time};
 use crate::{auth, origin};
 
 /// Address of the description of all others.
@@ -93,9 +96,12 @@ pub(crate) fn router(app: Shared) -> Router {
 fn wrap(router: Router<Shared>, app: Shared) -> Router<Shared> {
     let router = router
         .layer(from_fn(content::plain_only))
-        .layer(from_fn_with_state(app.clone(), time_limit))
+        .layer(from_fn_with_state(app.clone(), limit_time))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app.clone(), origin::guard));
+        .layer(from_fn_with_state(app.clone(), origin::guard))
+        .layer(from_fn(check_host))
+        .layer(from_fn_with_state(app.clone(), limit_rate))
+        .layer(from_fn_with_state(app.clone(), find_client));
     let router = if app.config.allowed_origins.is_empty() { router } else { router.layer(cors(&app)) };
     router.layer(from_fn(security_headers)).layer(from_fn_with_state(app, observe))
 }
@@ -105,7 +111,7 @@ fn cors(app: &Shared) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins.collect::<Vec<_>>())
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, IDEMPOTENCY_KEY])
         .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER])
 }
 
@@ -114,15 +120,6 @@ fn secure(document: &mut utoipa::openapi::OpenApi) {
     document.components.get_or_insert_default().add_security_scheme("token", scheme);
     let needed = utoipa::openapi::security::SecurityRequirement::new("token", [] as [&str; 0]);
     document.security = Some(vec![needed]);
-}
-
-async fn time_limit(State(app): State<Shared>, request: Request, next: Next) -> Response {
-    let limit = app.config.limits.request_time;
-    match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::busy(format!("the request took longer than {} seconds", limit.as_secs_f32()))
-            .into_response(),
-    }
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {

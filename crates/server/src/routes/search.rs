@@ -3,20 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use semblance_index::{Filter, SearchParams};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::app::{Shared, blocking};
+use crate::app::Shared;
 use crate::extract::{OfIndex, Pairs};
 use crate::find::{GroupBy, SearchQuery, Wanted};
 use crate::http::content::MediaType;
 use crate::photo::{self, PhotoInfo, Upload};
 use crate::problem::{Answer, Problem, ProblemBody};
+use crate::routes::items::warnings;
 use crate::shelf::Shelf;
 use crate::view::{self, HitView};
+use crate::work::Work;
 
 /// What to search with, and for. Exactly one of `vector`, `id` and `key` is given.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -64,6 +66,8 @@ pub(crate) struct SearchResponse {
     photo: Option<PhotoInfo>,
     /// The hits, best first.
     hits: Vec<HitView>,
+    /// Conditions of the filter that no item can meet, such as fields that no item has.
+    warnings: Vec<String>,
 }
 
 impl SearchRequest {
@@ -74,6 +78,7 @@ impl SearchRequest {
             exact: self.exact,
             filter: self.filter.take(),
             min_score: self.min_score,
+            ..SearchParams::default()
         };
         let mut wanted = Wanted { params, ..Wanted::default() };
         wanted.config.one_per_class = matches!(self.group_by, Some(GroupBy::Class));
@@ -93,25 +98,28 @@ impl SearchRequest {
     request_body(content = SearchRequest, content_type = "application/json"),
     responses(
         (status = 200, body = SearchResponse), (status = 400, body = ProblemBody), (status = 404, body = ProblemBody),
-        (status = 413, body = ProblemBody), (status = 415, body = ProblemBody),
+        (status = 408, body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody),
+        (status = 503, body = ProblemBody, description = "Too busy: Retry-After says when to come back"),
     ),
 )]
 pub(crate) async fn by_vector(
     State(app): State<Shared>,
     OfIndex(shelf): OfIndex,
+    work: Work,
     pairs: Pairs,
     request: Request,
-) -> Answer<Json<SearchResponse>> {
+) -> Answer<Response> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let kind = MediaType::of(&parts.headers)?;
-    let body = app.bodies.read(body).await?;
+    let body = app.bodies.read_json(body).await?;
     let mut asked = SearchRequest::default();
     let mut wanted;
     if kind.is("application/json") {
-        asked = serde_json::from_slice(&body.bytes)
-            .map_err(|error| Problem::bad_request(format!("the body is not what is expected: {error}")))?;
+        let share;
+        (asked, share) = app.bodies.parse(&body.bytes, "the body")?;
         wanted = asked.wanted();
+        wanted.share = share;
     } else if kind.is("application/octet-stream") {
         let numbers = body.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         asked.vector = Some(numbers.collect());
@@ -124,14 +132,15 @@ pub(crate) async fn by_vector(
     }
     drop(body);
     for (name, value) in &pairs.0 {
-        wanted.set(name, value)?;
+        wanted.set(name, value, &app.bodies)?;
     }
     if !wanted.photo.is_plain() {
         return Err(Problem::bad_request("box and views belong to a photograph: use search/photo"));
     }
     wanted.check(&app.config.limits)?;
     let (vector, but) = query_of(asked, &shelf)?;
-    answer(shelf, vector, but, wanted, None, started).await
+    let query = Query { vector, but, photo: None, started };
+    answer(app, shelf, work, query, wanted).await
 }
 
 /// The vector to search with, and the item that is no hit.
@@ -179,24 +188,26 @@ fn normalised(mut vector: Vec<f32>, dim: usize) -> Answer<Vec<f32>> {
 pub(crate) async fn by_photo(
     State(app): State<Shared>,
     OfIndex(shelf): OfIndex,
+    work: Work,
     pairs: Pairs,
     request: Request,
-) -> Answer<Json<SearchResponse>> {
+) -> Answer<Response> {
     let mut wanted = Wanted::default();
     for (name, value) in &pairs.0 {
-        wanted.set(name, value)?;
+        wanted.set(name, value, &app.bodies)?;
     }
     let upload = Upload::read(&app, request).await?;
     let started = Instant::now();
     // Before the other fields: a photograph under another name would be taken for a wrong parameter.
     let photos = upload.some()?;
     for (name, value) in &upload.fields {
-        wanted.set(name, value)?;
+        wanted.set(name, value, &app.bodies)?;
     }
     wanted.check(&app.config.limits)?;
     let (vector, info) = photo::embed(&app, &shelf, photos, wanted.photo).await?;
     drop(upload);
-    answer(shelf, vector, None, wanted, Some(info), started).await
+    let query = Query { vector, but: None, photo: Some(info), started };
+    answer(app, shelf, work, query, wanted).await
 }
 
 /// The form of a search by photograph.
@@ -208,19 +219,30 @@ pub(crate) struct PhotoForm {
     photo: Vec<u8>,
 }
 
-async fn answer(
-    shelf: Arc<Shelf>,
+/// What is searched with.
+struct Query {
     vector: Vec<f32>,
+    /// The item that is no hit.
     but: Option<u64>,
-    wanted: Wanted,
     photo: Option<PhotoInfo>,
     started: Instant,
-) -> Answer<Json<SearchResponse>> {
-    let quick = wanted.is_quick();
+}
+
+async fn answer(
+    app: Shared,
+    shelf: Arc<Shelf>,
+    work: Work,
+    query: Query,
+    mut wanted: Wanted,
+) -> Answer<Response> {
+    let (quick, shared) = (wanted.is_quick(), app.clone());
+    wanted.params.cancel = work.cancel().clone();
     let find = move || {
+        let Query { vector, but, photo, started } = query;
         let hits = view::hits(wanted.find(&shelf.index, &vector, but)?, &shelf);
+        let warnings = warnings(&shelf.index, wanted.params.filter.as_ref())?;
         let took_ms = started.elapsed().as_secs_f32() * 1e3;
-        Ok(Json(SearchResponse { index: shelf.name.clone(), took_ms, photo, hits }))
+        app.json(&SearchResponse { index: shelf.name.clone(), took_ms, photo, hits, warnings })
     };
-    if quick { find() } else { blocking(find).await }
+    if quick { find() } else { shared.searches.run(work.cancel(), find).await }
 }

@@ -1,7 +1,7 @@
 //! Signing the web page in: pictures and reports are fetched by the browser itself, which brings a cookie, not a header.
 
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::{App, Shared};
@@ -11,13 +11,14 @@ use crate::problem::{Answer, ProblemBody};
 /// Sign in: the token of the header `Authorization` becomes a cookie
 #[utoipa::path(
     post, path = "/session", tag = "server",
-    responses((status = 204, description = "Signed in"), (status = 401, body = ProblemBody)),
+    responses((status = 204, description = "Signed in"), (status = 401, body = ProblemBody),
+        (status = 429, body = ProblemBody, description = "Too many wrong tokens")),
 )]
-pub(crate) async fn sign_in(State(app): State<Shared>, headers: HeaderMap) -> Answer<Response> {
+pub(crate) async fn sign_in(State(app): State<Shared>, request: Request) -> Answer<Response> {
     let Some(token) = &app.config.token else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-    if !auth::bearer(&headers).is_some_and(|given| token.is(given)) {
-        return Err(auth::refusal());
-    }
+    auth::admit(&app, request.headers(), request.extensions(), |token, headers| {
+        auth::bearer(headers).is_some_and(|given| token.is(given))
+    })?;
     Ok(cookie(token.secret(), "", &app))
 }
 

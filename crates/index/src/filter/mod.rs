@@ -2,14 +2,22 @@
 //!
 //! A field is `key`, `class`, `super_class`, `id`, or the name of a metadata entry (`metadata.` in front says so where
 //! an entry has one of those four names). Values are compared by type: numbers with numbers, whatever their notation
-//! (`1` equals `1.0`), strings with strings in byte order. A list meets a condition if one of its elements does. A
+//! (`1` equals `1.0`) and without loss of digits, strings with strings in byte order. A list meets a condition if one of its elements does. A
 //! missing field meets no condition, so [`Filter::Not`] of one accepts it.
 
-use std::cmp::Ordering;
+mod columns;
+mod matcher;
+mod text;
+mod value_kinds;
+mod value_order;
+mod warnings;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::columns::Columns;
+pub use self::matcher::Matcher;
+pub use self::warnings::FilterWarning;
 use crate::error::{IndexError, Result};
 use crate::item::Item;
 
@@ -83,84 +91,107 @@ impl Filter {
         Self::Not(Box::new(filter))
     }
 
-    /// Refuses conditions that could never be meant: empty names, bounds of mixed or unordered types.
+    /// Most conditions of a filter, those that combine others included.
+    pub const MAX_CONDITIONS: usize = 1_024;
+    /// Most values that all conditions of a filter compare with; what lists and objects hold counts too.
+    pub const MAX_VALUES: usize = 65_536;
+    /// How deep conditions, and lists and objects within their values, can lie within each other.
+    pub const MAX_DEPTH: usize = 32;
+    /// Longest name of a field in bytes.
+    pub const MAX_FIELD_BYTES: usize = 4_096;
+
+    /// Refuses conditions that could never be meant (empty names, bounds of mixed or unordered types), and filters that
+    /// are larger than the limits above.
+    ///
+    /// # Errors
+    /// [`IndexError::Filter`] with what is wrong.
     pub fn validate(&self) -> Result<()> {
-        let bad = |what: String| Err(IndexError::Filter { what });
+        self.measure(&mut Size::default(), 1)
+    }
+
+    fn measure(&self, size: &mut Size, depth: usize) -> Result<()> {
+        size.conditions += 1;
+        if size.conditions > Self::MAX_CONDITIONS {
+            return refused(format!(
+                "it has more than {} conditions: list values that one field may have with `in`",
+                Self::MAX_CONDITIONS
+            ));
+        }
+        if depth > Self::MAX_DEPTH {
+            return refused(too_deep("its conditions"));
+        }
         match self {
-            Self::Eq { field, .. } | Self::In { field, .. } | Self::Exists { field } if field.is_empty() => {
-                bad("a field has no name".into())
+            Self::Not(inner) => inner.measure(size, depth + 1),
+            Self::And(all) | Self::Or(all) => all.iter().try_for_each(|f| f.measure(size, depth + 1)),
+            Self::Eq { field, value } => check_name(field).and_then(|()| size.add(value, 1)),
+            Self::In { field, values } => {
+                check_name(field)?;
+                values.iter().try_for_each(|value| size.add(value, 1))
             }
-            Self::Eq { .. } | Self::In { .. } | Self::Exists { .. } => Ok(()),
+            Self::Exists { field } => check_name(field),
             Self::Range { field, gt, gte, lt, lte } => {
+                check_name(field)?;
                 let bounds: Vec<&Value> = [gt, gte, lt, lte].into_iter().flatten().collect();
-                if field.is_empty() {
-                    bad("a field has no name".into())
-                } else if bounds.is_empty() {
-                    bad(format!("the range of {field:?} has no bound: give gt, gte, lt or lte"))
-                } else if !(bounds.iter().all(|b| b.is_number()) || bounds.iter().all(|b| b.is_string())) {
-                    bad(format!("the bounds of {field:?} must be all numbers or all strings"))
-                } else {
-                    Ok(())
+                if bounds.is_empty() {
+                    return refused(format!("the range of {field:?} has no bound: give gt, gte, lt or lte"));
                 }
+                if !(bounds.iter().all(|b| b.is_number()) || bounds.iter().all(|b| b.is_string())) {
+                    return refused(format!("the bounds of {field:?} must be all numbers or all strings"));
+                }
+                Ok(())
             }
-            Self::Not(inner) => inner.validate(),
-            Self::And(all) | Self::Or(all) => all.iter().try_for_each(Self::validate),
         }
     }
 
-    /// Whether an item meets the condition.
+    /// Whether an item meets the condition. For many items, [`Self::matcher`] is quicker.
     pub fn matches(&self, item: &Item) -> bool {
-        match self {
-            Self::Not(inner) => !inner.matches(item),
-            Self::And(all) => all.iter().all(|f| f.matches(item)),
-            Self::Or(any) => any.iter().any(|f| f.matches(item)),
-            leaf => match leaf.field() {
-                Some(Field::Key) => leaf.accepts(&Value::String(item.key.clone())),
-                Some(Field::Class) => {
-                    item.class.as_ref().is_some_and(|c| leaf.accepts(&Value::String(c.clone())))
-                }
-                Some(Field::SuperClass) => {
-                    item.super_class.as_ref().is_some_and(|c| leaf.accepts(&Value::String(c.clone())))
-                }
-                Some(Field::Id) => leaf.accepts(&Value::from(item.id)),
-                Some(Field::Metadata(name)) => item.metadata.get(name).is_some_and(|v| leaf.accepts(v)),
-                None => false,
-            },
-        }
+        self.matcher().matches(item)
     }
 
-    /// The field a condition on one field asks for.
-    pub(crate) fn field(&self) -> Option<Field<'_>> {
-        match self {
-            Self::Eq { field, .. }
-            | Self::In { field, .. }
-            | Self::Range { field, .. }
-            | Self::Exists { field } => Some(Field::parse(field)),
-            Self::Not(_) | Self::And(_) | Self::Or(_) => None,
-        }
+    /// The filter made ready for many items.
+    pub fn matcher(&self) -> Matcher<'_> {
+        Matcher::new(self)
     }
+}
 
-    /// Whether a value of the field meets a condition on one field.
-    pub(crate) fn accepts(&self, value: &Value) -> bool {
-        if let (Value::Array(elements), false) = (value, matches!(self, Self::Exists { .. })) {
-            return elements.iter().any(|e| self.accepts(e));
+/// What a filter's limits count.
+#[derive(Default)]
+struct Size {
+    conditions: usize,
+    values: usize,
+}
+
+impl Size {
+    fn add(&mut self, value: &Value, depth: usize) -> Result<()> {
+        self.values += 1;
+        if self.values > Filter::MAX_VALUES {
+            return refused(format!("it compares with more than {} values", Filter::MAX_VALUES));
         }
-        match self {
-            Self::Eq { value: wanted, .. } => equal(value, wanted),
-            Self::In { values, .. } => values.iter().any(|wanted| equal(value, wanted)),
-            Self::Range { gt, gte, lt, lte, .. } => {
-                let holds = |bound: &Option<Value>, accept: fn(Ordering) -> bool| {
-                    bound.as_ref().is_none_or(|b| compare(value, b).is_some_and(accept))
-                };
-                holds(gt, Ordering::is_gt)
-                    && holds(gte, Ordering::is_ge)
-                    && holds(lt, Ordering::is_lt)
-                    && holds(lte, Ordering::is_le)
-            }
-            Self::Exists { .. } => !value.is_null(),
-            Self::Not(_) | Self::And(_) | Self::Or(_) => false,
+        if depth > Filter::MAX_DEPTH {
+            return refused(too_deep("one of its values"));
+        }
+        match value {
+            Value::Array(elements) => elements.iter().try_for_each(|element| self.add(element, depth + 1)),
+            Value::Object(entries) => entries.values().try_for_each(|entry| self.add(entry, depth + 1)),
+            _ => Ok(()),
         }
     }
+}
+
+fn check_name(field: &str) -> Result<()> {
+    match field.len() {
+        0 => refused("a field has no name".into()),
+        1..=Filter::MAX_FIELD_BYTES => Ok(()),
+        _ => refused(format!("the name of a field has more than {} bytes", Filter::MAX_FIELD_BYTES)),
+    }
+}
+
+fn too_deep(what: &str) -> String {
+    format!("{what} lie more than {} deep within each other", Filter::MAX_DEPTH)
+}
+
+fn refused<T>(what: String) -> Result<T> {
+    Err(IndexError::Filter { what })
 }
 
 /// What a field's name refers to.
@@ -182,27 +213,6 @@ impl<'a> Field<'a> {
             "id" => Self::Id,
             other => Self::Metadata(other.strip_prefix("metadata.").unwrap_or(other)),
         }
-    }
-}
-
-fn equal(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(_), Value::Number(_)) => compare(a, b) == Some(Ordering::Equal),
-        _ => a == b,
-    }
-}
-
-/// Order of two values of one type; `None` across types.
-pub(crate) fn compare(a: &Value, b: &Value) -> Option<Ordering> {
-    match (a, b) {
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        (Value::Number(x), Value::Number(y)) => match (x.as_i64(), y.as_i64(), x.as_u64(), y.as_u64()) {
-            // Integers beyond 2^53 would lose digits as floats.
-            (Some(x), Some(y), ..) => Some(x.cmp(&y)),
-            (.., Some(x), Some(y)) => Some(x.cmp(&y)),
-            _ => x.as_f64()?.partial_cmp(&y.as_f64()?),
-        },
-        _ => None,
     }
 }
 
@@ -275,5 +285,25 @@ mod tests {
         assert!(refused(json!({"range": {"field": "price"}})).contains("no bound"));
         assert!(refused(json!({"range": {"field": "price", "gt": 1, "lt": "b"}})).contains("all numbers"));
         assert!(refused(json!({"not": {"eq": {"field": "", "value": 1}}})).contains("no name"));
+    }
+
+    #[test]
+    fn filters_beyond_the_limits_are_refused() {
+        let refused = |filter: Filter| filter.validate().unwrap_err().to_string();
+        let leaf = || Filter::eq("price", 1);
+        let many = |n: usize| Filter::Or((0..n).map(|_| leaf()).collect());
+        many(Filter::MAX_CONDITIONS - 1).validate().unwrap();
+        assert!(refused(many(Filter::MAX_CONDITIONS)).contains("more than 1024 conditions"));
+        let values = |n: usize| Filter::any_of("price", 0..n);
+        values(Filter::MAX_VALUES).validate().unwrap();
+        assert!(refused(values(Filter::MAX_VALUES + 1)).contains("more than 65536 values"));
+        let objects = Filter::any_of("price", (0..40_000).map(|_| json!({"": 0})));
+        assert!(refused(objects).contains("more than 65536 values"));
+        let deep = |n: usize| (1..n).fold(leaf(), |inner, _| Filter::not(inner));
+        deep(Filter::MAX_DEPTH).validate().unwrap();
+        assert!(refused(deep(Filter::MAX_DEPTH + 1)).contains("more than 32 deep"));
+        let nested = (0..Filter::MAX_DEPTH).fold(json!(0), |inner, _| json!([inner]));
+        assert!(refused(Filter::eq("price", nested)).contains("more than 32 deep"));
+        assert!(refused(Filter::eq("x".repeat(5000), 1)).contains("more than 4096 bytes"));
     }
 }

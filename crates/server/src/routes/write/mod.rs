@@ -1,19 +1,24 @@
 //! Adding, changing and deleting items. What was answered with success is durable.
 
+mod commit;
+mod description;
+
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::StatusCode;
-use semblance_index::{IndexError, IndexWriter, Item, NewItem};
+use axum::http::request::Parts;
+use axum::response::Response;
+use semblance_index::{IndexError, IndexWriter};
 use semblance_query::{PhotoConfig, catalog};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use crate::app::{App, Shared, blocking};
+use self::commit::{NewPhoto, Start, commit, is_same, start, store};
+pub(crate) use self::description::Description;
+use crate::app::{App, Shared};
 use crate::extract::{OfIndex, OfItem, Pairs};
 use crate::http::content::MediaType;
 use crate::photo::{self, Upload};
@@ -21,23 +26,17 @@ use crate::pictures::{hex, upload_name};
 use crate::problem::{Answer, Problem, ProblemBody};
 use crate::shelf::Shelf;
 use crate::view::ItemView;
+use crate::work::{Work, key_of};
 
-/// Longest description of an item in bytes of JSON.
-const DESCRIPTION: usize = 64 << 10;
+/// What names a request, so that it is done once however often it is sent.
+pub(crate) struct Repeatable(Option<String>);
 
-/// What is known of an item.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Description {
-    /// Unique name; a new item without one is named after its picture.
-    key: Option<String>,
-    /// Product.
-    class: Option<String>,
-    /// Category of the product.
-    super_class: Option<String>,
-    /// Whatever else is known of it.
-    #[schema(value_type = Object)]
-    metadata: Map<String, Value>,
+impl FromRequestParts<Shared> for Repeatable {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &Shared) -> Answer<Self> {
+        Ok(Self(key_of(&parts.headers)?.map(str::to_owned)))
+    }
 }
 
 /// The form of a new or changed item.
@@ -58,101 +57,126 @@ pub(crate) struct Deleted {
     deleted: usize,
 }
 
-/// A photograph that is to be an item's.
-struct NewPhoto {
-    bytes: Bytes,
-    vector: Vec<f32>,
-}
-
 /// Add an item
 ///
 /// As a form with the photograph in the field `photo` and its description as JSON in `item`, or as a body that is the
 /// photograph with `key`, `class` and `super_class` in the address. A key that is taken is refused.
+/// With the header `Idempotency-Key` the request can be repeated: it is done once, and answered alike.
 #[utoipa::path(
     post, path = "/v1/indexes/{index}/items", tag = "items",
-    params(("index" = String, Path, description = "Name of the index")),
+    params(
+        ("index" = String, Path, description = "Name of the index"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters: the request is done once, however \
+         often it is sent"),
+    ),
     request_body(content = ItemForm, content_type = "multipart/form-data"),
     responses(
         (status = 201, body = ItemView), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody), (status = 408, body = ProblemBody),
         (status = 409, body = ProblemBody, description = "The key is taken"), (status = 413, body = ProblemBody),
-        (status = 415, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody),
+        (status = 415, body = ProblemBody),
+        (status = 422, body = ProblemBody, description = "No picture, a damaged one, or a key of another request"),
+        (status = 503, body = ProblemBody, description = "`busy`: nothing was changed; `outcome_unknown`: it may have been"),
         (status = 507, body = ProblemBody, description = "The disk is full"),
     ),
 )]
 pub(crate) async fn add(
     State(app): State<Shared>,
     OfIndex(shelf): OfIndex,
+    work: Work,
+    repeatable: Repeatable,
     pairs: Pairs,
     request: Request,
-) -> Answer<(StatusCode, Json<ItemView>)> {
+) -> Answer<Response> {
     writer(&shelf)?;
     let upload = Upload::read(&app, request).await?;
-    let (description, photo) = (describe(&upload, &pairs)?, upload.one()?);
+    let (description, photo) = (Description::with(&app, &upload, &pairs)?, upload.one()?);
+    let hash = description.hash("POST", Some(&photo));
+    let pending = match start(&app, &shelf, repeatable.0.as_deref(), hash).await? {
+        Start::Do(pending) => pending,
+        Start::Done(response) => return Ok(response),
+    };
     let photo = embedded(&app, &shelf, photo).await?;
-    let done = blocking(move || {
+    let (of, is_repeatable) = (work.clone(), pending.is_some());
+    let change = move |shelf: &Shelf| {
+        // The memory of the photograph is given back at the end of this.
+        let _upload = upload;
         let key = description.key.clone().unwrap_or_else(|| name_of(&photo.bytes));
         let _turn = shelf.lock_key(&key);
-        if writer(&shelf)?.contains(&key)? {
+        let writer = writer(shelf)?;
+        if let Some(item) = writer.find(&key)?.map(|id| writer.item(id)).transpose()?.flatten() {
+            if is_repeatable && is_same(&item, &description, &photo) {
+                return Ok((StatusCode::CREATED, ItemView::of(item, shelf)));
+            }
             let message = format!("there is an item with the key {key:?} already: PUT replaces it");
             return Err(Problem::new(StatusCode::CONFLICT, "key_taken", message));
         }
-        store(&shelf, key, description, None, Some(photo))
-    });
-    let item = done.await?;
-    // Only now is the memory of the photograph given back.
-    drop(upload);
-    Ok((StatusCode::CREATED, Json(item)))
+        Ok((StatusCode::CREATED, store(shelf, &of, key, description, None, Some(photo))?))
+    };
+    commit(&app, shelf, &work, pending, change).await
 }
 
 /// Add an item, or replace the one with its key
 ///
 /// As adding one, with a key. Without a photograph, an item that is there keeps its own; the description alone can also
-/// be sent as JSON.
+/// be sent as JSON. `Idempotency-Key` as for adding.
 #[utoipa::path(
     put, path = "/v1/indexes/{index}/items", tag = "items",
-    params(("index" = String, Path, description = "Name of the index")),
+    params(
+        ("index" = String, Path, description = "Name of the index"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters: the request is done once, however \
+         often it is sent"),
+    ),
     request_body(
         content((ItemForm = "multipart/form-data"), (Description = "application/json")),
     ),
     responses(
         (status = 200, body = ItemView), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody), (status = 408, body = ProblemBody), (status = 413, body = ProblemBody),
-        (status = 415, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody),
+        (status = 415, body = ProblemBody),
+        (status = 422, body = ProblemBody, description = "No picture, a damaged one, or a key of another request"),
+        (status = 503, body = ProblemBody, description = "`busy`: nothing was changed; `outcome_unknown`: it may have been"),
         (status = 507, body = ProblemBody, description = "The disk is full"),
     ),
 )]
 pub(crate) async fn upsert(
     State(app): State<Shared>,
     OfIndex(shelf): OfIndex,
+    work: Work,
+    repeatable: Repeatable,
     pairs: Pairs,
     request: Request,
-) -> Answer<Json<ItemView>> {
+) -> Answer<Response> {
     writer(&shelf)?;
     let (description, photo, held) = if MediaType::of(request.headers())?.is("application/json") {
-        let body = app.bodies.read(request.into_body()).await?;
+        let body = app.bodies.read_json(request.into_body()).await?;
         pairs.only(&[])?;
-        (description(&body.bytes)?, None, None)
+        (Description::read(&app, &body.bytes)?, None, None)
     } else {
         let upload = Upload::read(&app, request).await?;
-        (describe(&upload, &pairs)?, upload.at_most_one()?, Some(upload))
+        (Description::with(&app, &upload, &pairs)?, upload.at_most_one()?, Some(upload))
     };
     let Some(key) = description.key.clone() else {
         return Err(Problem::bad_request("there is no key: it says which item is replaced"));
+    };
+    let hash = description.hash("PUT", photo.as_deref());
+    let pending = match start(&app, &shelf, repeatable.0.as_deref(), hash).await? {
+        Start::Do(pending) => pending,
+        Start::Done(response) => return Ok(response),
     };
     let photo = match photo {
         Some(photo) => Some(embedded(&app, &shelf, photo).await?),
         None => None,
     };
-    let done = blocking(move || {
+    let of = work.clone();
+    let change = move |shelf: &Shelf| {
+        let _held = held;
         let _turn = shelf.lock_key(&key);
-        let writer = writer(&shelf)?;
+        let writer = writer(shelf)?;
         let before = writer.find(&key)?.map(|id| writer.item(id)).transpose()?.flatten();
-        store(&shelf, key, description, before, photo)
-    });
-    let item = done.await?;
-    drop(held);
-    Ok(Json(item))
+        Ok((StatusCode::OK, store(shelf, &of, key, description, before, photo)?))
+    };
+    commit(&app, shelf, &work, pending, change).await
 }
 
 /// Delete an item
@@ -160,15 +184,23 @@ pub(crate) async fn upsert(
     delete, path = "/v1/indexes/{index}/items/{id}", tag = "items",
     params(
         ("index" = String, Path, description = "Name of the index"), ("id" = u64, Path, description = "Id of the item"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters: the request is done once, however \
+         often it is sent"),
     ),
     responses(
         (status = 200, body = Deleted), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody),
     ),
 )]
-pub(crate) async fn delete(OfItem(shelf, id): OfItem) -> Answer<Json<Deleted>> {
-    let item = writer(&shelf)?.item(id)?.ok_or(IndexError::UnknownId { id })?;
-    remove(shelf, item.key).await
+pub(crate) async fn delete(
+    State(app): State<Shared>,
+    OfItem(shelf, id): OfItem,
+    work: Work,
+    repeatable: Repeatable,
+) -> Answer<Response> {
+    let unknown = move || Problem::from(IndexError::UnknownId { id });
+    writer(&shelf)?;
+    remove(&app, shelf, work, repeatable, Which::Id(id), unknown).await
 }
 
 /// Delete the item with a key
@@ -176,36 +208,70 @@ pub(crate) async fn delete(OfItem(shelf, id): OfItem) -> Answer<Json<Deleted>> {
     delete, path = "/v1/indexes/{index}/items", tag = "items",
     params(
         ("index" = String, Path, description = "Name of the index"), ("key" = String, Query, description = "Its key"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Up to 255 characters: the request is done once, however \
+         often it is sent"),
     ),
     responses(
         (status = 200, body = Deleted), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody),
     ),
 )]
-pub(crate) async fn delete_key(OfIndex(shelf): OfIndex, pairs: Pairs) -> Answer<Json<Deleted>> {
+pub(crate) async fn delete_key(
+    State(app): State<Shared>,
+    OfIndex(shelf): OfIndex,
+    work: Work,
+    repeatable: Repeatable,
+    pairs: Pairs,
+) -> Answer<Response> {
     writer(&shelf)?;
     pairs.only(&["key"])?;
     let key =
         pairs.one("key").ok_or_else(|| Problem::bad_request("there is no key: say which item to delete"))?;
-    remove(shelf, key.to_owned()).await
+    let (message, key) = (format!("there is no item with the key {key:?}"), key.to_owned());
+    let unknown = move || Problem::not_found("unknown_item", message);
+    remove(&app, shelf, work, repeatable, Which::Key(key), unknown).await
 }
 
-async fn remove(shelf: Arc<Shelf>, key: String) -> Answer<Json<Deleted>> {
-    blocking(move || {
-        let _turn = shelf.lock_key(&key);
-        let writer = writer(&shelf)?;
-        let item = writer.find(&key)?.map(|id| writer.item(id)).transpose()?.flatten();
-        let Some(item) = item else {
-            return Err(Problem::not_found("unknown_item", format!("there is no item with the key {key:?}")));
+/// What tells an item.
+#[derive(Debug)]
+enum Which {
+    Id(u64),
+    Key(String),
+}
+
+async fn remove(
+    app: &App,
+    shelf: Arc<Shelf>,
+    work: Work,
+    repeatable: Repeatable,
+    which: Which,
+    unknown: impl FnOnce() -> Problem + Send + 'static,
+) -> Answer<Response> {
+    let hash = Sha256::digest(format!("DELETE {which:?}")).into();
+    let pending = match start(app, &shelf, repeatable.0.as_deref(), hash).await? {
+        Start::Do(pending) => pending,
+        Start::Done(response) => return Ok(response),
+    };
+    let of = work.clone();
+    let change = move |shelf: &Shelf| {
+        let writer = writer(shelf)?;
+        let key = match which {
+            Which::Key(key) => Some(key),
+            Which::Id(id) => writer.item(id)?.map(|item| item.key),
         };
+        let Some(key) = key else { return Err(unknown()) };
+        let _turn = shelf.lock_key(&key);
+        let item = writer.find(&key)?.map(|id| writer.item(id)).transpose()?.flatten();
+        let Some(item) = item else { return Err(unknown()) };
+        of.begin_commit()?;
         let deleted = writer.delete(&[item.id])?;
         shelf.changed();
         if let Some(name) = upload_name(&item) {
             shelf.pictures.forget(name);
         }
-        Ok(Json(Deleted { deleted }))
-    })
-    .await
+        Ok((StatusCode::OK, Deleted { deleted }))
+    };
+    commit(app, shelf, &work, pending, change).await
 }
 
 /// The writer, or why there is none.
@@ -216,37 +282,6 @@ fn writer(shelf: &Shelf) -> Answer<&IndexWriter> {
     })
 }
 
-/// The description that came with a photograph: the field `item`, or the address.
-fn describe(upload: &Upload, pairs: &Pairs) -> Answer<Description> {
-    pairs.only(&["key", "class", "super_class"])?;
-    let one = |name: &str| pairs.one(name).map(str::to_owned);
-    if let Some(unknown) = upload.fields.keys().find(|name| *name != "item") {
-        let message = format!("there is no field {unknown:?}; there is: photo, item");
-        return Err(Problem::bad_request(message));
-    }
-    let mut given = match upload.fields.get("item") {
-        Some(text) => description(text.as_bytes())?,
-        None => Description::default(),
-    };
-    given.key = given.key.or(one("key"));
-    given.class = given.class.or(one("class"));
-    given.super_class = given.super_class.or(one("super_class"));
-    Ok(given)
-}
-
-fn description(json: &[u8]) -> Answer<Description> {
-    if json.len() > DESCRIPTION {
-        return Err(Problem::too_large(format!("the description has more than {DESCRIPTION} bytes")));
-    }
-    let given: Description = serde_json::from_slice(json).map_err(|error| {
-        Problem::bad_request(format!("the item's description is not what is expected: {error}"))
-    })?;
-    if given.metadata.contains_key(catalog::PHOTO) {
-        return Err(Problem::bad_request(format!("{:?} is kept for the program's own use", catalog::PHOTO)));
-    }
-    Ok(given)
-}
-
 async fn embedded(app: &App, shelf: &Shelf, bytes: Bytes) -> Answer<NewPhoto> {
     let (vector, _) = photo::embed(app, shelf, std::slice::from_ref(&bytes), PhotoConfig::default()).await?;
     Ok(NewPhoto { bytes, vector })
@@ -255,48 +290,4 @@ async fn embedded(app: &App, shelf: &Shelf, bytes: Bytes) -> Answer<NewPhoto> {
 /// The name of an item that was given none: the same picture has the same name.
 fn name_of(photo: &[u8]) -> String {
     format!("{}/{}", catalog::UPLOADS, hex(&Sha256::digest(photo)[..12]))
-}
-
-/// Writes picture and item; the caller has the key's turn. `before` is the item that is replaced, if there is one.
-fn store(
-    shelf: &Shelf,
-    key: String,
-    description: Description,
-    before: Option<Item>,
-    photo: Option<NewPhoto>,
-) -> Answer<ItemView> {
-    let Description { class, super_class, metadata, .. } = description;
-    let mut item = NewItem { key, class, super_class, metadata };
-    let old = before.as_ref().and_then(upload_name);
-    let (vector, kept) = match (photo, &before) {
-        (Some(photo), _) => {
-            let kept = shelf.pictures.keep(&item.key, &photo.bytes).map_err(keeping_failed)?;
-            (photo.vector, Some(kept))
-        }
-        (None, Some(before)) => (shelf.index.vector(before.id)?, old.map(str::to_owned)),
-        (None, None) => {
-            let message =
-                format!("there is no item with the key {:?}: a new one needs a photograph", item.key);
-            return Err(Problem::not_found("unknown_item", message));
-        }
-    };
-    if let Some(kept) = &kept {
-        item.metadata.insert(catalog::PHOTO.to_owned(), kept.clone().into());
-    }
-    let ids = writer(shelf)?.upsert(std::slice::from_ref(&item), &vector)?;
-    // Only now is the picture the item had before nobody's.
-    if let Some(old) = old
-        && kept.as_deref() != Some(old)
-    {
-        shelf.pictures.forget(old);
-    }
-    shelf.changed();
-    Ok(ItemView::of(item.with_id(ids[0]), shelf))
-}
-
-fn keeping_failed(error: std::io::Error) -> Problem {
-    if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
-        return IndexError::DiskFull { path: catalog::UPLOADS.into() }.into();
-    }
-    Problem::internal(error)
 }

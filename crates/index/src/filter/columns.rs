@@ -9,8 +9,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::Field;
+use super::matcher::{Bounds, Node, Test};
+use super::value_kinds::Kinds;
+use super::value_order::{compare, equal};
+use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::filter::{Field, Filter, compare};
 use crate::item::Item;
 use crate::item_table::ItemTable;
 
@@ -38,9 +42,10 @@ struct Column {
 
 impl Columns {
     /// Reads every record once.
-    pub(crate) fn read(items: &ItemTable) -> Result<Self> {
+    pub(crate) fn read(items: &ItemTable, cancel: &Cancel) -> Result<Self> {
         let (len, mut building) = (items.len(), HashMap::<String, Building>::new());
         for start in (0..len).step_by(PART) {
+            cancel.check()?;
             let part = (start..len.min(start + PART)).into_par_iter().map(|row| items.item(row as u32));
             for (row, item) in (start..).zip(part.collect::<Result<Vec<Item>>>()?) {
                 let classes = [("class", item.class), ("super_class", item.super_class)];
@@ -56,37 +61,46 @@ impl Columns {
         Ok(Self { len, fields })
     }
 
-    /// Rows whose items meet the filter.
-    pub(crate) fn matching(&self, filter: &Filter, items: &ItemTable) -> Result<Bits> {
-        let combine = |filters: &[Filter], start: u64, op: fn(&mut u64, u64)| {
-            filters.iter().try_fold(self.all(start), |mut bits, filter| {
-                let other = self.matching(filter, items)?;
+    /// Rows whose items meet the filter. Looks at `cancel` between conditions, and within those that read records.
+    pub(crate) fn matching(&self, filter: &Node<'_>, items: &ItemTable, cancel: &Cancel) -> Result<Bits> {
+        let combine = |nodes: &[Node<'_>], start: u64, op: fn(&mut u64, u64)| {
+            nodes.iter().try_fold(self.all(start), |mut bits, node| {
+                let other = self.matching(node, items, cancel)?;
                 bits.iter_mut().zip(other).for_each(|(a, b)| op(a, b));
                 Ok(bits)
             })
         };
+        cancel.check()?;
         match filter {
-            Filter::Not(inner) => {
-                let mut bits = self.matching(inner, items)?;
+            Node::Not(inner) => {
+                let mut bits = self.matching(inner, items, cancel)?;
                 bits.iter_mut().zip(self.all(u64::MAX)).for_each(|(a, all)| *a = !*a & all);
                 Ok(bits)
             }
-            Filter::And(filters) => combine(filters, u64::MAX, |a, b| *a &= b),
-            Filter::Or(filters) => combine(filters, 0, |a, b| *a |= b),
-            leaf => match leaf.field() {
-                Some(Field::Key) => self.by_key(leaf, items),
-                Some(Field::Id) => Ok(self.rows(|row| leaf.accepts(&Value::from(items.ids()[row])))),
-                Some(Field::Class) => Ok(self.by_column("class", leaf)),
-                Some(Field::SuperClass) => Ok(self.by_column("super_class", leaf)),
-                Some(Field::Metadata(name)) => Ok(self.by_column(&format!("metadata.{name}"), leaf)),
-                None => Ok(self.all(0)),
-            },
+            Node::And(nodes) => combine(nodes, u64::MAX, |a, b| *a &= b),
+            Node::Or(nodes) => combine(nodes, 0, |a, b| *a |= b),
+            Node::One(Field::Key, test) => self.by_key(test, items, cancel),
+            Node::One(Field::Id, test) => Ok(self.by_id(test, items)),
+            Node::One(Field::Class, test) => Ok(self.by_column("class", test)),
+            Node::One(Field::SuperClass, test) => Ok(self.by_column("super_class", test)),
+            Node::One(Field::Metadata(name), test) => Ok(self.by_column(&format!("metadata.{name}"), test)),
         }
     }
 
-    fn by_column(&self, name: &str, leaf: &Filter) -> Bits {
+    /// Kinds of a field's values; `None` if no item has it.
+    pub(crate) fn kinds(&self, name: &str) -> Option<Kinds> {
+        let column = self.fields.get(name)?;
+        Some(column.values.iter().fold(Kinds::default(), |kinds, value| kinds.with(value)))
+    }
+
+    /// Names of all fields, with `metadata.` before those of metadata.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.keys().map(String::as_str)
+    }
+
+    fn by_column(&self, name: &str, test: &Test<'_>) -> Bits {
         let Some(column) = self.fields.get(name) else { return self.all(0) };
-        let (run, others) = column.accepted(leaf);
+        let (run, others) = column.accepted(test);
         let (low, width) = (run.start as u32, run.len() as u32);
         if others.is_empty() {
             // `MISSING` is in no run: it is beyond every dictionary.
@@ -98,23 +112,35 @@ impl Columns {
         })
     }
 
-    fn by_key(&self, leaf: &Filter, items: &ItemTable) -> Result<Bits> {
-        let wanted: Vec<&Value> = match leaf {
-            Filter::Eq { value, .. } => vec![value],
-            Filter::In { values, .. } => values.iter().collect(),
+    fn by_id(&self, test: &Test<'_>, items: &ItemTable) -> Bits {
+        let Test::OneOf(wanted) = test else {
+            return self.rows(|row| test.accepts(&Value::from(items.ids()[row])));
+        };
+        // Notations of a float that is a whole number are ids, too.
+        let ids = wanted.iter().filter_map(|value| {
+            let float = value.as_f64().filter(|float| (0.0..2f64.powi(64)).contains(float));
+            let id = value.as_u64().or(float.map(|float| float as u64))?;
+            equal(value, &Value::from(id)).then_some(id)
+        });
+        let mut bits = self.all(0);
+        ids.filter_map(|id| items.row(id)).for_each(|row| bits[row as usize / 64] |= 1 << (row % 64));
+        bits
+    }
+
+    fn by_key(&self, test: &Test<'_>, items: &ItemTable, cancel: &Cancel) -> Result<Bits> {
+        let Test::OneOf(wanted) = test else {
             // Bounds on keys are rare: the records are read.
-            _ => {
-                let word = |word: usize| {
-                    (word * 64..self.len.min(word * 64 + 64)).try_fold(0u64, |bits, row| {
-                        let accepted = leaf.accepts(&Value::String(items.item(row as u32)?.key));
-                        Ok(bits | u64::from(accepted) << (row % 64))
-                    })
-                };
-                return (0..self.len.div_ceil(64)).into_par_iter().map(word).collect();
-            }
+            let word = |word: usize| {
+                cancel.check()?;
+                (word * 64..self.len.min(word * 64 + 64)).try_fold(0u64, |bits, row| {
+                    let accepted = test.accepts(&Value::String(items.item(row as u32)?.key));
+                    Ok(bits | u64::from(accepted) << (row % 64))
+                })
+            };
+            return (0..self.len.div_ceil(64)).into_par_iter().map(word).collect();
         };
         let mut bits = self.all(0);
-        for key in wanted.into_iter().filter_map(Value::as_str) {
+        for key in wanted.iter().filter_map(|value| value.as_str()) {
             if let Some(row) = items.find(key)? {
                 bits[row as usize / 64] |= 1 << (row % 64);
             }
@@ -143,51 +169,54 @@ impl Columns {
 }
 
 impl Column {
-    /// Dictionary places that meet a condition: a run among the numbers or strings, and others, ascending.
-    fn accepted(&self, leaf: &Filter) -> (Range<usize>, Vec<u32>) {
-        let mut run = 0..0;
-        let mut others = Vec::new();
-        let sections = [0..self.numbers, self.numbers..self.numbers + self.strings];
-        let bisect = |section: &Range<usize>, before: &dyn Fn(&Value) -> bool| {
-            section.start + self.values[section.clone()].partition_point(before)
-        };
-        match leaf {
-            Filter::Range { gt, gte, lt, lte, .. } => {
-                let bound = [gt, gte, lt, lte].into_iter().flatten().next();
-                let section = sections[usize::from(bound.is_some_and(Value::is_string))].clone();
-                let below = |v: &Value, b: &Value| compare(v, b).is_some_and(|o| o.is_lt());
-                let up_to = |v: &Value, b: &Value| compare(v, b).is_some_and(|o| o.is_le());
-                let low = gte.iter().map(|b| bisect(&section, &|v| below(v, b)));
-                let low = low.chain(gt.iter().map(|b| bisect(&section, &|v| up_to(v, b)))).max();
-                let high = lt.iter().map(|b| bisect(&section, &|v| below(v, b)));
-                let high = high.chain(lte.iter().map(|b| bisect(&section, &|v| up_to(v, b)))).min();
-                let (low, high) = (low.unwrap_or(section.start), high.unwrap_or(section.end));
-                run = low..high.max(low);
-            }
-            Filter::Exists { .. } => run = 0..self.numbers + self.strings,
-            Filter::Eq { value, .. } => self.find(value, &mut others),
-            Filter::In { values, .. } => values.iter().for_each(|value| self.find(value, &mut others)),
-            Filter::Not(_) | Filter::And(_) | Filter::Or(_) => {}
+    /// Dictionary places that pass a test: a run among the numbers or strings, and others, ascending.
+    fn accepted(&self, test: &Test<'_>) -> (Range<usize>, Vec<u32>) {
+        let (mut run, mut others) = (0..0, Vec::new());
+        match test {
+            Test::Within(bounds) => run = self.within(bounds),
+            Test::Exists => run = 0..self.numbers + self.strings,
+            Test::OneOf(wanted) => wanted.iter().for_each(|value| self.find(value, &mut others)),
         }
         let rest = self.numbers + self.strings..self.values.len();
-        others.extend(rest.filter(|&at| leaf.accepts(&self.values[at])).map(|at| at as u32));
+        others.extend(rest.filter(|&at| test.accepts(&self.values[at])).map(|at| at as u32));
         others.sort_unstable();
-        others.dedup();
         (run, others)
     }
 
-    /// Adds the places of a number or string.
+    fn within(&self, bounds: &Bounds<'_>) -> Range<usize> {
+        let section =
+            if bounds.any().is_some_and(Value::is_string) { self.strings() } else { self.numbers() };
+        let first = |not_before: &dyn Fn(&Value) -> bool| {
+            section.start + self.values[section.clone()].partition_point(not_before)
+        };
+        let at_least = bounds.gte.map(|bound| first(&|v| compare(v, bound).is_lt()));
+        let above = bounds.gt.map(|bound| first(&|v| compare(v, bound).is_le()));
+        let below = bounds.lt.map(|bound| first(&|v| compare(v, bound).is_lt()));
+        let at_most = bounds.lte.map(|bound| first(&|v| compare(v, bound).is_le()));
+        let low = at_least.into_iter().chain(above).max().unwrap_or(section.start);
+        let high = below.into_iter().chain(at_most).min().unwrap_or(section.end);
+        low..high.max(low)
+    }
+
+    fn numbers(&self) -> Range<usize> {
+        0..self.numbers
+    }
+
+    fn strings(&self) -> Range<usize> {
+        self.numbers..self.numbers + self.strings
+    }
+
+    /// Adds the places of a number or string: one number can stand there in several notations.
     fn find(&self, value: &Value, places: &mut Vec<u32>) {
         let section = match value {
-            Value::Number(_) => 0..self.numbers,
-            Value::String(_) => self.numbers..self.numbers + self.strings,
+            Value::Number(_) => self.numbers(),
+            Value::String(_) => self.strings(),
             _ => return,
         };
         let values = &self.values[section.clone()];
-        let first = values.partition_point(|v| compare(v, value).is_some_and(|o| o.is_lt()));
-        let equal =
-            values[first..].iter().take_while(|v| compare(v, value).is_some_and(|o| o.is_eq())).count();
-        places.extend((section.start + first..section.start + first + equal).map(|at| at as u32));
+        let first = values.partition_point(|v| compare(v, value).is_lt());
+        let same = values[first..].iter().take_while(|v| equal(v, value)).count();
+        places.extend((section.start + first..section.start + first + same).map(|at| at as u32));
     }
 }
 
@@ -219,7 +248,7 @@ impl Building {
         let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
         order.sort_by(|&a, &b| {
             let (a, b) = (&self.values[a as usize], &self.values[b as usize]);
-            kind(a).cmp(&kind(b)).then_with(|| compare(a, b).unwrap_or(std::cmp::Ordering::Equal))
+            kind(a).cmp(&kind(b)).then_with(|| compare(a, b))
         });
         let mut renamed = vec![0; order.len()];
         order.iter().enumerate().for_each(|(new, &old)| renamed[old as usize] = new as u32);
@@ -234,6 +263,7 @@ impl Building {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Filter;
     use crate::codec::encode_item;
     use crate::item::NewItem;
     use crate::item_table::ItemTableBuilder;
@@ -247,7 +277,11 @@ mod tests {
                 Just(json!(1.0)),
                 Just(json!(-0.5)),
                 Just(json!(2.5)),
-                Just(json!(18446744073709551615u64))
+                Just(json!(18446744073709551615u64)),
+                Just(json!(18446744073709551616.0)),
+                Just(json!(9007199254740992.0)),
+                Just(json!(9007199254740993u64)),
+                Just(json!(9007199254740994i64))
             ],
             "[a-c]{0,2}".prop_map(Value::from),
             any::<bool>().prop_map(Value::from),
@@ -309,9 +343,9 @@ mod tests {
                 items.push(item.with_id(i as u64 * 2));
             }
             let table = ItemTable::open(dir.path(), &table.finish(1).unwrap()).unwrap();
-            let columns = Columns::read(&table).unwrap();
+            let columns = Columns::read(&table, &Cancel::default()).unwrap();
             for filter in filters {
-                let bits = columns.matching(&filter, &table).unwrap();
+                let bits = columns.matching(&filter.matcher().0, &table, &Cancel::default()).unwrap();
                 for (row, item) in items.iter().enumerate() {
                     prop_assert_eq!(bits[row / 64] >> (row % 64) & 1 == 1, filter.matches(item), "{:?} {:?}", filter, item);
                 }
