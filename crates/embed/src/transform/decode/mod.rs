@@ -9,7 +9,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use super::reduced;
+mod jpeg;
 
 /// What a file may cost. All are checked from the header, before memory for pixels is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,7 +228,7 @@ fn decode_to(bytes: &[u8], limits: &Limits, short: Option<u32>) -> Result<Small,
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let reduced = short
         .filter(|_| format == ImageFormat::Jpeg)
-        .and_then(|short| reduced::jpeg(bytes, (width, height), short, limits.max_decoded_bytes));
+        .and_then(|short| jpeg::reduced(bytes, (width, height), short, limits.max_decoded_bytes));
     let mut picture = match reduced {
         Some(picture) => DynamicImage::ImageRgb8(picture),
         None => DynamicImage::from_decoder(decoder).map_err(failed)?,
@@ -289,5 +289,4 @@ fn jpeg_ends(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[path = "decode_tests.rs"]
 mod tests;

@@ -1,0 +1,5 @@
+//! JPEG.
+
+mod reduced;
+
+pub(super) use reduced::jpeg as reduced;
