@@ -15,7 +15,7 @@ const MARGIN: u32 = 2;
 
 /// The picture of a JPEG of `size`, as it lies in the file, with a short side of twice `short` pixels or more. `None` where
 /// that is no quarter of the size, and of files that this decoder cannot read: the other one may, or can tell what is wrong.
-pub(in crate::transform::decode) fn jpeg(bytes: &[u8], size: (u32, u32), short: u32, max_bytes: u64) -> Option<RgbImage> {
+pub(super) fn jpeg(bytes: &[u8], size: (u32, u32), short: u32, max_bytes: u64) -> Option<RgbImage> {
     let least = short.saturating_mul(MARGIN);
     let divisor = [8, 4].into_iter().find(|divisor| size.0.min(size.1) / divisor >= least)?;
     let mut decoder = Decoder::new(bytes);
