@@ -188,3 +188,6 @@ fn over_white(picture: &DynamicImage) -> RgbImage {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod kinds_tests;

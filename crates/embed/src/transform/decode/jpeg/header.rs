@@ -10,6 +10,7 @@ pub(super) const END_OF_IMAGE: u8 = 0xd9;
 pub(super) const START_OF_SCAN: u8 = 0xda;
 pub(super) const HUFFMAN_TABLES: u8 = 0xc4;
 pub(super) const RESTART_INTERVAL: u8 = 0xdd;
+pub(super) const ADOBE: u8 = 0xee;
 
 /// A marker with the content of its segment.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +147,7 @@ impl Header {
                 (0xe1, content) if content.starts_with(b"Exif\0\0") => exif.push(content),
                 (0xe1, content) => xmp = xmp.or(content.strip_prefix(XMP)),
                 (0xe2, content) => profile.extend(profile_part(content)),
-                (0xee, content) if content.starts_with(b"Adobe") => adobe = content.get(11).copied(),
+                (ADOBE, content) => adobe = adobe.or(adobe_transform(content)),
                 (START_OF_SCAN, _) => {
                     let Some(frame) = frame else {
                         return Err(ImageErrorKind::Decode("the JPEG has no frame header".to_owned()));
@@ -160,6 +161,11 @@ impl Header {
         }
         Err(ImageErrorKind::Truncated)
     }
+}
+
+/// The colour transform of Adobe's segment: none, YCbCr or YCCK.
+pub(super) fn adobe_transform(content: &[u8]) -> Option<u8> {
+    content.strip_prefix(b"Adobe").and_then(|rest| rest.get(6)).copied().filter(|transform| *transform <= 2)
 }
 
 /// A part of an ICC profile: its number from 1, and how many there are.

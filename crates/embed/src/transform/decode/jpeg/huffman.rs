@@ -220,7 +220,7 @@ mod tests {
         let read: Vec<u8> = (0..7).map(|_| bits.symbol(&table()).unwrap()).collect();
         assert_eq!(read, b"abczcba");
         let rest = bits.rest();
-        assert_eq!(rest, Rest { padded_with_ones: false, start: 3, end: 3 });
+        assert_eq!(rest, Rest { padded_with_ones: true, start: 3, end: 3 });
     }
 
     #[test]

@@ -26,8 +26,12 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits, short: Option<u32>) -> Resul
     let (width, height) = (header.frame.width, header.frame.height);
     limits.check_size(width, height)?;
     limits.check_memory(memory(&header))?;
+    let mut separate = false;
     let whole = match scan::check(bytes, &header.frame) {
-        Ok(irregularities) => without(bytes, &irregularities),
+        Ok(irregularities) => {
+            separate = irregularities.separate;
+            without(bytes, &irregularities)
+        }
         Err(Fault::Truncated) => return Err(ImageErrorKind::Truncated),
         Err(Fault::Damaged) => return Err(ImageErrorKind::Damaged("part of its picture cannot be decoded")),
         Err(Fault::Unknown) => Cow::Borrowed(bytes),
@@ -35,9 +39,18 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits, short: Option<u32>) -> Resul
     let reduced = short.and_then(|short| {
         reduced::jpeg(&whole, (width, height), short, limits.max_decoded_bytes).map(DynamicImage::from)
     });
+    let other = || {
+        reduced::divided(&whole, (width, height), 1, limits.max_decoded_bytes)
+            .map(|picture| Pixels::Image(picture.into()))
+    };
     let pixels = match reduced {
         Some(picture) => Pixels::Image(picture),
-        None => full(&whole, &header)?,
+        // The quick decoder puts separate components of different sizes together wrongly.
+        None if separate => match other() {
+            Some(pixels) => pixels,
+            None => full(&whole, &header)?,
+        },
+        None => full(&whole, &header).or_else(|kind| other().ok_or(kind))?,
     };
     Ok(Decoded { pixels, space: header.space, orientation: header.orientation, width, height })
 }
@@ -68,7 +81,7 @@ fn memory(header: &Header) -> u64 {
 
 /// The file without bytes that stand nowhere, and with an end: decoders differ in how they take both.
 fn without<'a>(bytes: &'a [u8], irregularities: &Irregularities) -> Cow<'a, [u8]> {
-    if *irregularities == Irregularities::default() {
+    if irregularities.gaps.is_empty() && irregularities.end.is_none() {
         return Cow::Borrowed(bytes);
     }
     let end = irregularities.end.unwrap_or(bytes.len());

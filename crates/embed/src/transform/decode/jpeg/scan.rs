@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::header::{
-    END_OF_IMAGE, Frame, HUFFMAN_TABLES, RESTART_INTERVAL, START_OF_SCAN, Segment, Segments,
+    ADOBE, END_OF_IMAGE, Frame, HUFFMAN_TABLES, RESTART_INTERVAL, START_OF_SCAN, Segment, Segments,
+    adobe_transform,
 };
 use super::huffman::{Bits, Rest, Stop, Table};
 
@@ -18,6 +19,8 @@ pub(super) struct Irregularities {
     pub(super) gaps: Vec<Range<usize>>,
     /// Where the picture ends, if no end of image stands there.
     pub(super) end: Option<usize>,
+    /// Whether the components of a sequential JPEG come in scans of their own.
+    pub(super) separate: bool,
 }
 
 /// Why a picture is not whole.
@@ -53,6 +56,10 @@ pub(super) fn check(bytes: &[u8], frame: &Frame) -> Result<Irregularities, Fault
         }
         expected = segments.at;
         match segment.marker {
+            // Decoders refuse what Adobe's segment does not define; libjpeg passes over it.
+            ADOBE if segment.content.starts_with(b"Adobe") && adobe_transform(segment.content).is_none() => {
+                found.gaps.push(segments.start..segments.at);
+            }
             HUFFMAN_TABLES => check.read_tables(segment.content)?,
             RESTART_INTERVAL => {
                 let interval = segment.content.first_chunk::<2>().ok_or(Fault::Unknown)?;
@@ -65,6 +72,7 @@ pub(super) fn check(bytes: &[u8], frame: &Frame) -> Result<Irregularities, Fault
                 }
                 let rest = check.read_scan(bytes, segments.at, segment)?;
                 (segments.at, expected) = (rest.end, rest.start);
+                found.separate = !frame.progressive && scans > 1;
                 if !frame.progressive && check.is_complete() {
                     let ends = bytes[rest.end..].starts_with(&[0xff, END_OF_IMAGE]);
                     if rest.start < rest.end && ends {
