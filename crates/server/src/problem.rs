@@ -141,7 +141,9 @@ impl From<ImageError> for Problem {
             ImageErrorKind::FileTooLarge { .. }
             | ImageErrorKind::TooManyPixels { .. }
             | ImageErrorKind::TooMuchMemory { .. } => Self::too_large(message),
-            ImageErrorKind::UnknownFormat => Self::unsupported(message),
+            ImageErrorKind::UnknownFormat
+            | ImageErrorKind::ForeignFormat(_)
+            | ImageErrorKind::UnsupportedKind(_) => Self::unsupported(message),
             _ => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_photo", message),
         }
     }
@@ -150,6 +152,7 @@ impl From<ImageError> for Problem {
 fn words(kind: &ImageErrorKind) -> String {
     match kind {
         ImageErrorKind::Empty => "is empty".to_owned(),
+        ImageErrorKind::Damaged(part) => format!("is damaged: {part}"),
         ImageErrorKind::Truncated => "is truncated: it ends before its picture does".to_owned(),
         ImageErrorKind::FileTooLarge { bytes, limit } => {
             format!("has {bytes} bytes, more than the limit of {limit}")

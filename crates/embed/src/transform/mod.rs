@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 mod decode;
 mod distortion;
 mod eval;
-mod reduced;
 mod train;
 
 pub use decode::{

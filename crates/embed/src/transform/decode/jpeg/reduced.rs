@@ -18,6 +18,11 @@ const MARGIN: u32 = 2;
 pub(super) fn jpeg(bytes: &[u8], size: (u32, u32), short: u32, max_bytes: u64) -> Option<RgbImage> {
     let least = short.saturating_mul(MARGIN);
     let divisor = [8, 4].into_iter().find(|divisor| size.0.min(size.1) / divisor >= least)?;
+    divided(bytes, size, divisor, max_bytes)
+}
+
+/// The picture of a JPEG of `size` at this part of it; 1 for all pixels.
+pub(super) fn divided(bytes: &[u8], size: (u32, u32), divisor: u32, max_bytes: u64) -> Option<RgbImage> {
     let mut decoder = Decoder::new(bytes);
     decoder.set_max_decoding_buffer_size(usize::try_from(max_bytes).unwrap_or(usize::MAX));
     let side = |pixels: u32| u16::try_from(pixels.div_ceil(divisor)).ok();
