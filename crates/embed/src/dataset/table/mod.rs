@@ -302,5 +302,4 @@ fn guess_delimiter(bytes: &[u8]) -> u8 {
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;
