@@ -2,33 +2,38 @@
 
 use std::path::Path;
 
-use walkdir::WalkDir;
-
-use super::inside::{Boundary, LINK_OUTSIDE};
+use super::left_out::LeftOut;
 use super::{Dataset, DatasetError, Sample, Split, display_name};
 
-const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "jpe", "png", "webp", "gif", "bmp", "tif", "tiff"];
+mod file_kind;
+mod system_names;
+mod walk;
 
-/// Whether a file name ends like a picture's, in upper or lower case.
+/// Whether a file name ends like a picture's, decoded or not, in upper or lower case.
 pub(super) fn is_image_name(name: &str) -> bool {
-    Path::new(name)
-        .extension()
-        .and_then(|e| e.to_str())
-        .is_some_and(|e| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(e)))
+    file_kind::is_picture_name(name) || file_kind::other_format(name).is_some()
 }
 
-/// Lists the photographs in `root` and all folders below, sorted by path; hidden files and folders are skipped.
+/// The files below a folder.
+struct Listing {
+    /// Paths of the pictures below the folder, with `/` between their parts.
+    pictures: Vec<String>,
+    left_out: Vec<LeftOut>,
+}
+
+/// Lists the photographs in `root` and all folders below, sorted by path. What is no photograph, hidden, or cannot be
+/// followed or read is counted in [`Dataset::left_out`].
 pub(super) fn open(
     root: &Path,
     with_classes: bool,
     follow_outside_links: bool,
 ) -> Result<Dataset, DatasetError> {
-    let mut paths = list(root, follow_outside_links)?;
+    let Listing { pictures: mut paths, mut left_out } = walk::list(root, follow_outside_links)?;
+    if !with_classes {
+        left_out.retain(|group| group.reason != super::LeftOutReason::EmptyFolder);
+    }
     if paths.is_empty() {
-        return Err(DatasetError::EmptyFolder {
-            path: root.to_path_buf(),
-            extensions: EXTENSIONS.join(", "),
-        });
+        return Err(DatasetError::EmptyFolder { path: root.to_path_buf(), left_out });
     }
     paths.sort();
     let by_split = with_classes && paths.iter().all(|p| split_of(p).is_some());
@@ -41,67 +46,18 @@ pub(super) fn open(
             class.as_deref().and_then(|c| c.rsplit_once('/')).map(|(above, _)| above.to_owned());
         Sample { path: path.into(), class, super_class, split }
     });
-    Ok(Dataset::new(root, display_name(root), samples.collect()))
+    let set = Dataset::new(root, display_name(root), samples.collect());
+    Ok(Dataset { left_out, ..set })
 }
 
 fn split_of(path: &str) -> Option<Split> {
     path.split_once('/').and_then(|(top, _)| Split::parse(top))
 }
 
-fn list(root: &Path, follow_outside_links: bool) -> Result<Vec<String>, DatasetError> {
-    let mut boundary = Boundary::new(root).map_err(|e| DatasetError::io(root, e))?;
-    let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
-    let walk = WalkDir::new(root)
-        .follow_links(true)
-        .sort_by_file_name()
-        .into_iter()
-        .filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
-    let mut found = Vec::new();
-    for entry in walk {
-        let (path, is_link) = match entry {
-            Ok(entry) => {
-                let is_link = entry.path_is_symlink();
-                if !is_link && !entry.file_type().is_file() {
-                    continue;
-                }
-                (entry.into_path(), is_link)
-            }
-            Err(error) => {
-                let path = error.path().unwrap_or(root).to_path_buf();
-                // A dangling link is a missing photograph: it stays in the list and is reported when it is read.
-                if !path.is_symlink() || error.loop_ancestor().is_some() {
-                    return Err(DatasetError::io(&path, error.into()));
-                }
-                (path, true)
-            }
-        };
-        let below = path.strip_prefix(root).unwrap_or(&path);
-        let Some(name) = below.to_str() else {
-            if is_image_name(&below.to_string_lossy()) {
-                return Err(DatasetError::NameNotUtf8 { path });
-            }
-            continue;
-        };
-        if is_link && !follow_outside_links && !boundary.contains(&path) {
-            return Err(DatasetError::Outside {
-                path: root.to_path_buf(),
-                line: None,
-                value: name.to_owned(),
-                root: root.to_path_buf(),
-                reason: LINK_OUTSIDE,
-            });
-        }
-        if !path.is_dir() && is_image_name(name) {
-            found.push(name.replace(std::path::MAIN_SEPARATOR, "/"));
-        }
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{DatasetConfig, Format};
+    use crate::dataset::{DatasetConfig, Format, LeftOutReason};
 
     fn tree(files: &[&str]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -160,42 +116,88 @@ mod tests {
         assert_eq!(open_as(&dir, Format::Auto).unwrap().classes(), ["plane", "train"]);
     }
 
+    fn left_out(set: &Dataset) -> Vec<(LeftOutReason, &str, usize, &str)> {
+        let groups = set.left_out.iter();
+        groups.map(|l| (l.reason, l.ending.as_str(), l.count, l.paths[0].as_str())).collect()
+    }
+
     #[test]
     fn an_empty_folder_is_an_error_that_names_it() {
-        let dir = tree(&["a/readme.txt"]);
+        let dir = tree(&["a/readme.txt", "a/1.heic"]);
         let error = open_as(&dir, Format::Auto).unwrap_err();
         assert!(matches!(error, DatasetError::EmptyFolder { .. }));
-        assert!(error.to_string().contains(dir.path().to_str().unwrap()));
+        let error = error.to_string();
+        assert!(error.contains(dir.path().to_str().unwrap()) && error.contains("1 .heic file"), "{error}");
+    }
+
+    #[test]
+    fn files_are_taken_by_their_content_and_the_rest_is_counted() {
+        let dir = tree(&["a/1.jpg", "a/2.jfif", "a/notes.txt", "a/3.HEIC", "b/4.heic", "b/Thumbs.db", ".git/x.jpg"]);
+        for folder in ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "a/.hidden"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+            std::fs::write(dir.path().join(folder).join("x.jpg"), "x").unwrap();
+        }
+        let png = dir.path().join("a/0001.png");
+        image::RgbImage::new(2, 2).save(&png).unwrap();
+        std::fs::rename(&png, dir.path().join("a/0001")).unwrap();
+        let set = open_as(&dir, Format::Auto).unwrap();
+        assert_eq!(set.classes(), ["a"]);
+        assert_eq!(set.samples.iter().map(Sample::key).collect::<Vec<_>>(), ["a/0001", "a/1.jpg", "a/2.jfif"]);
+        assert_eq!(
+            left_out(&set),
+            [
+                (LeftOutReason::UnsupportedFormat, "heic", 2, "a/3.HEIC"),
+                (LeftOutReason::EmptyFolder, "", 1, "b"),
+                (LeftOutReason::NotAPicture, "txt", 1, "a/notes.txt"),
+                (LeftOutReason::Hidden, "", 1, "a/.hidden"),
+                (LeftOutReason::System, "", 6, "#recycle"),
+            ]
+        );
+        assert!(open_as(&dir, Format::Flat).unwrap().left_out.iter().all(|l| l.count != 1 || l.paths != ["b"]));
     }
 
     #[cfg(unix)]
     #[test]
-    fn links_out_of_the_folder_are_refused_unless_allowed() {
+    fn links_out_of_the_folder_are_left_out_unless_allowed() {
         let outside = tree(&["shop/1.jpg"]);
         let dir = tree(&["a/1.jpg"]);
         std::os::unix::fs::symlink(outside.path().join("shop"), dir.path().join("b")).unwrap();
-        let error = open_as(&dir, Format::Auto).unwrap_err();
-        assert!(matches!(&error, DatasetError::Outside { value, .. } if value == "b"), "{error}");
+        std::os::unix::fs::symlink(outside.path().join("shop/1.jpg"), dir.path().join("a/2.jpg")).unwrap();
+        let set = open_as(&dir, Format::Auto).unwrap();
+        assert_eq!(set.classes(), ["a"]);
+        assert_eq!(left_out(&set), [(LeftOutReason::LinkOutside, "", 2, "a/2.jpg")]);
         let config = DatasetConfig { follow_outside_links: true, ..DatasetConfig::new(dir.path()) };
         assert_eq!(Dataset::open(&config).unwrap().classes(), ["a", "b"]);
     }
 
     #[cfg(unix)]
     #[test]
-    fn dangling_links_stay_listed_and_circles_are_errors() {
-        let dir = tree(&["a/1.jpg"]);
-        std::os::unix::fs::symlink("nothing.jpg", dir.path().join("a/2.jpg")).unwrap();
-        assert_eq!(open_as(&dir, Format::Auto).unwrap().len(), 2);
-        std::os::unix::fs::symlink(dir.path(), dir.path().join("a/circle")).unwrap();
-        assert!(matches!(open_as(&dir, Format::Auto), Err(DatasetError::Io { .. })));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn names_that_are_not_text_are_named() {
+    fn one_bad_entry_does_not_stop_the_rest() {
         use std::os::unix::ffi::OsStrExt;
-        let dir = tree(&["a/1.jpg"]);
-        std::fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"bad\xff.jpg")), "x").unwrap();
-        assert!(matches!(open_as(&dir, Format::Auto), Err(DatasetError::NameNotUtf8 { .. })));
+        use std::os::unix::fs::symlink;
+        let dir = tree(&["a/1.jpg", "b/1.jpg"]);
+        let at = |name: &[u8]| dir.path().join(std::ffi::OsStr::from_bytes(name));
+        symlink("nothing.jpg", at(b"a/2.jpg")).unwrap();
+        symlink("nothing", at(b"a/link")).unwrap();
+        symlink("..", at(b"a/up")).unwrap();
+        symlink("self", at(b"a/self")).unwrap();
+        std::fs::write(at(b"a/bad\xff.jpg"), "x").unwrap();
+        std::fs::create_dir(at(b"b\xfe")).unwrap();
+        std::fs::write(at(b"b\xfe/1.jpg"), "x").unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at(b"a/s.jpg")).unwrap();
+        let set = open_as(&dir, Format::Auto).unwrap();
+        let keys: Vec<_> = set.samples.iter().map(Sample::key).collect();
+        assert_eq!(keys, ["a/1.jpg", "a/2.jpg", "b/1.jpg"], "a broken link with a picture's name is a missing picture");
+        assert_eq!(
+            left_out(&set),
+            [
+                (LeftOutReason::LinkLoop, "", 1, "a/up"),
+                (LeftOutReason::BrokenLink, "", 2, "a/link"),
+                (LeftOutReason::NameNotUtf8, "", 1, "b\\xFE"),
+                (LeftOutReason::NameNotUtf8, "jpg", 1, "a/bad\\xFF.jpg"),
+                (LeftOutReason::SpecialFile, "jpg", 1, "a/s.jpg"),
+            ]
+        );
+        assert!(set.left_out.iter().all(|group| group.reason.is_fault()));
     }
 }
