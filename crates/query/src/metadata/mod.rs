@@ -4,44 +4,100 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use semblance_embed::dataset::table::{PATH_NAMES, Table, column_name, decode_text};
+use semblance_embed::dataset::{Dataset, DatasetError, KeyLookup};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::{QueryError, Result};
+
+mod json_lines;
+mod value;
+
+use value::{Cell, Source};
+
+pub use value::FieldRemark;
 
 /// Metadata by key of the picture.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata(HashMap<String, Map<String, Value>>);
 
+/// How the rows of a file of metadata fit the pictures of a data set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MetadataSummary {
+    /// The file.
+    pub file: String,
+    /// Its rows.
+    pub rows: usize,
+    /// Rows that belong to no picture.
+    pub unmatched: usize,
+    /// Their keys as written, up to 100.
+    pub unmatched_keys: Vec<String>,
+    /// A key that the data set has, to compare with.
+    pub key_example: String,
+    /// Pictures without a row.
+    pub without_row: usize,
+    /// Fields whose values are not numbers though they look like it.
+    pub remarks: Vec<FieldRemark>,
+}
+
+/// A row: its line, the picture it names, its other entries.
+struct Row {
+    line: u64,
+    key: String,
+    entries: Vec<(String, Value)>,
+}
+
 impl Metadata {
-    /// Reads a file of JSON lines (`.jsonl`, `.ndjson`: an object a line) or a table with a header (anything else:
-    /// comma-separated, or by tabs if it ends in `.tsv`). An entry `key` or `path` says whose the others are. In a table
-    /// what reads as a JSON number or as `true` or `false` is one, other values are text, empty ones are left out.
+    /// Reads what a file knows of the pictures of `dataset`: JSON lines (`.jsonl`, `.ndjson`, `.json`: one object per line)
+    /// or a table with a header (anything else, read as a data set's table is). A column or entry `key`, or one with a usual
+    /// name of the path's column, says whose the others are; any way to write a key that names the picture's file will do
+    /// ([`KeyLookup`]). In a table what reads as a number is one if no value of its column would lose digits, `true` and
+    /// `false` are truth values, other values are text, empty ones are left out.
     ///
     /// # Errors
-    /// [`QueryError::Metadata`] with the file and the line.
-    pub fn read(path: &Path) -> Result<Self> {
-        let bad = |line: u64, what: String| QueryError::Metadata { path: path.to_owned(), line, what };
-        let text = fs::read_to_string(path).map_err(|e| bad(0, e.to_string()))?;
-        let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        let rows = match ending.as_str() {
-            "jsonl" | "ndjson" | "json" => json_lines(&text),
-            "tsv" => table(&text, b'\t'),
-            _ => table(&text, b','),
+    /// [`QueryError::Metadata`] with the file and the line, [`QueryError::Table`] for a table that cannot be read, and
+    /// [`QueryError::MetadataUnmatched`] if not one row belongs to a picture.
+    pub fn read(path: &Path, dataset: &Dataset) -> Result<(Self, MetadataSummary)> {
+        let (rows, remarks) = rows(path)?;
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let mut lookup = KeyLookup::new(dataset, folder);
+        let key_example = dataset.samples.first().map(|sample| sample.key()).unwrap_or_default();
+        let mut summary = MetadataSummary {
+            file: path.display().to_string(),
+            rows: rows.len(),
+            unmatched: 0,
+            unmatched_keys: Vec::new(),
+            key_example,
+            without_row: 0,
+            remarks,
         };
+        let mut first_lines = HashMap::<usize, u64>::new();
         let mut all = HashMap::new();
-        for row in rows {
-            let (line, mut entries) = row.map_err(|(line, what)| bad(line, what))?;
-            let key = entries.remove("key").or_else(|| entries.remove("path"));
-            let key = match key {
-                Some(Value::String(key)) => key,
-                Some(other) => other.to_string(),
-                None => return Err(bad(line, "it has neither \"key\" nor \"path\"".into())),
+        for Row { line, key, entries } in rows {
+            let Some(place) = lookup.find(&key) else {
+                summary.unmatched += 1;
+                if summary.unmatched_keys.len() < 100 {
+                    summary.unmatched_keys.push(key);
+                }
+                continue;
             };
-            if all.insert(key.clone(), entries).is_some() {
-                return Err(bad(line, format!("{key:?} was there before")));
+            if let Some(first) = first_lines.insert(place, line) {
+                let what = format!("{key:?} is the picture of line {first}, too");
+                return Err(QueryError::Metadata { path: path.to_owned(), line, what });
             }
+            all.insert(dataset.samples[place].key(), entries.into_iter().collect());
         }
-        Ok(Self(all))
+        summary.without_row = dataset.len() - all.len();
+        if all.is_empty() {
+            return Err(QueryError::MetadataUnmatched {
+                path: path.to_owned(),
+                rows: summary.rows,
+                example: summary.unmatched_keys.first().cloned().unwrap_or_default(),
+                key_example: summary.key_example,
+            });
+        }
+        Ok((Self(all), summary))
     }
 
     /// What is known of a picture.
@@ -60,77 +116,92 @@ impl Metadata {
     }
 }
 
-type Line = std::result::Result<(u64, Map<String, Value>), (u64, String)>;
-
-fn json_lines(text: &str) -> Vec<Line> {
-    let lines = text.lines().zip(1u64..).filter(|(text, _)| !text.trim().is_empty());
-    lines
-        .map(|(text, line)| match serde_json::from_str(text) {
-            Ok(entries) => Ok((line, entries)),
-            Err(e) => Err((line, format!("it is no JSON object: {e}"))),
-        })
-        .collect()
-}
-
-fn table(text: &str, delimiter: u8) -> Vec<Line> {
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(delimiter).trim(csv::Trim::All).from_reader(text.as_bytes());
-    let names: Vec<String> = match reader.headers() {
-        Ok(names) => names.iter().map(str::to_owned).collect(),
-        Err(e) => return vec![Err((1, e.to_string()))],
+fn rows(path: &Path) -> Result<(Vec<Row>, Vec<FieldRemark>)> {
+    let bad = |line: u64, what: String| QueryError::Metadata { path: path.to_owned(), line, what };
+    let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let (lines, source) = if matches!(ending.as_str(), "jsonl" | "ndjson" | "json") {
+        let bytes = fs::read(path).map_err(|e| bad(0, e.to_string()))?;
+        let text = decode_text(path, &bytes)?;
+        (json_lines::read(&text).map_err(|(line, what)| bad(line, what))?, Source::Json)
+    } else {
+        (table(path)?, Source::Table)
     };
-    let row = |record: csv::StringRecord| {
-        let present = names.iter().zip(&record).filter(|(_, text)| !text.is_empty());
-        present.map(|(name, text)| (name.clone(), typed(name, text))).collect()
-    };
-    let records = reader.records().zip(2u64..);
-    records
-        .map(|(record, number)| match record {
-            Ok(record) => Ok((record.position().map_or(number, csv::Position::line), row(record))),
-            Err(e) => Err((number, e.to_string())),
-        })
-        .collect()
-}
-
-fn typed(name: &str, text: &str) -> Value {
-    match serde_json::from_str(text) {
-        Ok(value @ (Value::Number(_) | Value::Bool(_))) if !matches!(name, "key" | "path") => value,
-        _ => Value::String(text.to_owned()),
+    let mut keys = Vec::with_capacity(lines.len());
+    let mut first_lines = HashMap::<String, u64>::with_capacity(lines.len());
+    let mut rest = Vec::with_capacity(lines.len());
+    for (line, mut entries) in lines {
+        let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
+        let place = key_place(&names).ok_or_else(|| bad(line, no_key(&names)))?;
+        let key = match entries.remove(place).1 {
+            Cell::Number(token) | Cell::Other(Value::String(token)) => token,
+            Cell::Other(other) => return Err(bad(line, format!("its key is {other}, and not a path"))),
+        };
+        if let Some(first) = first_lines.insert(key.clone(), line) {
+            return Err(bad(line, format!("{key:?} was there before, in line {first}")));
+        }
+        keys.push((line, key));
+        rest.push((line, entries));
     }
+    if keys.is_empty() {
+        return Err(bad(0, "it has no rows".to_owned()));
+    }
+    let (values, remarks) = value::settle(rest, source);
+    let rows = keys.into_iter().zip(values).map(|((line, key), entries)| Row { line, key, entries });
+    Ok((rows.collect(), remarks))
+}
+
+/// The rows of a table as entries, the key's even if it is empty.
+fn table(path: &Path) -> Result<Vec<json_lines::Line>> {
+    let table = Table::read(path, None)?;
+    let bad = |line: u64, what: String| QueryError::Metadata { path: path.to_owned(), line, what };
+    let Some(header) = table.rows.first() else { return Err(bad(0, "it is empty".to_owned())) };
+    let names: Vec<&str> = header.fields.iter().map(String::as_str).collect();
+    let key = key_place(&names).ok_or_else(|| bad(header.line, no_key(&names)))?;
+    for (place, name) in names.iter().enumerate() {
+        if !name.is_empty() && names[..place].contains(name) {
+            return Err(DatasetError::DuplicateColumn { path: path.into(), column: (*name).into() }.into());
+        }
+    }
+    let named = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+    let rows = table.below_header()?;
+    rows.iter()
+        .map(|row| {
+            if row.fields.len() < named {
+                let what = format!("{} fields, but the header has {named}", row.fields.len());
+                return Err(bad(row.line, what));
+            }
+            if row.fields[key].is_empty() {
+                return Err(bad(row.line, format!("the column {:?} is empty", names[key])));
+            }
+            let cell = |(place, text): (usize, &String)| match names.get(place) {
+                // A path may look like a number.
+                Some(name) if place == key => {
+                    Some(((*name).to_owned(), Cell::Other(Value::String(text.clone()))))
+                }
+                // Columns without a name are those that programs number rows in.
+                Some(name) if !name.is_empty() && !text.is_empty() => {
+                    Some(((*name).to_owned(), value::of_text(text)))
+                }
+                _ => None,
+            };
+            Ok((row.line, row.fields.iter().enumerate().filter_map(cell).collect()))
+        })
+        .collect()
+}
+
+/// Which of the names is the key's: `key`, or a usual name of a path's column.
+fn key_place(names: &[&str]) -> Option<usize> {
+    let names: Vec<String> = names.iter().map(|name| column_name(name)).collect();
+    ["key"].iter().chain(PATH_NAMES).find_map(|wanted| names.iter().position(|name| name == wanted))
+}
+
+fn no_key(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    format!(
+        "it has neither \"key\" nor \"path\" nor another usual name for the picture's path; it has {}",
+        names.join(", ")
+    )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn read(name: &str, text: &str) -> Result<Metadata> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
-        Metadata::read(&path)
-    }
-
-    #[test]
-    fn lines_and_tables_say_the_same() {
-        let lines = "{\"key\": \"a/1.jpg\", \"price\": 19.5, \"new\": true, \"brand\": \"Acme, Inc.\"}\n\n{\"key\": \"2\"}\n";
-        let comma = "path,price,new,brand\na/1.jpg,19.5,true,\"Acme, Inc.\"\n2,,,\n";
-        let tab = "price\tnew\tbrand\tkey\n19.5\ttrue\tAcme, Inc.\ta/1.jpg\n\t\t\t2\n";
-        for (name, text) in [("m.jsonl", lines), ("m.csv", comma), ("m.tsv", tab)] {
-            let metadata = read(name, text).unwrap();
-            assert_eq!(metadata.len(), 2, "{name}");
-            let want = json!({"price": 19.5, "new": true, "brand": "Acme, Inc."});
-            assert_eq!(Value::Object(metadata.of("a/1.jpg")), want, "{name}");
-            assert!(metadata.of("2").is_empty() && metadata.of("3").is_empty());
-        }
-    }
-
-    #[test]
-    fn faults_are_told_with_their_line() {
-        let refused = |name: &str, text: &str| read(name, text).unwrap_err().to_string();
-        assert!(refused("m.jsonl", "{\"key\": \"a\"}\n[1]\n").contains("line 2: it is no JSON object"));
-        assert!(refused("m.jsonl", "{\"price\": 1}").contains("line 1: it has neither"));
-        assert!(refused("m.csv", "key,x\na,1\na,2\n").contains("line 3: \"a\" was there before"));
-        assert!(refused("m.csv", "key,x\na\n").contains("line 2"));
-    }
-}
+mod tests;
