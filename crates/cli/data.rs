@@ -77,8 +77,14 @@ fn lines(out: &mut String, found: &DataCheck) -> std::fmt::Result {
     list("unreadable", unreadable, found.unreadable.len())?;
     let (faults, others): (Vec<&LeftOut>, Vec<_>) =
         found.left_out.iter().partition(|group| group.reason.is_fault());
-    list("left out", &mut faults.iter().map(ToString::to_string), faults.len())?;
-    list("no pictures", &mut others.iter().map(ToString::to_string), others.len())?;
+    let counts = &found.counts;
+    let kind = |group: &&LeftOut| {
+        let text = group.to_string();
+        text.strip_prefix("left out: ").map_or(text.clone(), str::to_owned)
+    };
+    list(&format!("left out: {}; kinds", counts.left_out), &mut faults.iter().map(kind), faults.len())?;
+    let passed_over = format!("passed over: {}; kinds", counts.passed_over + counts.empty_folders);
+    list(&passed_over, &mut others.iter().map(kind), others.len())?;
     let single = &found.single_image_classes;
     list("classes with one picture", &mut single.iter().cloned(), single.len())?;
     let group = |files: &Vec<String>| files.join(" = ");

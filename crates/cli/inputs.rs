@@ -95,7 +95,9 @@ fn format(layout: &LayoutArgs) -> anyhow::Result<Format> {
     Ok(match layout.format {
         FormatArg::Table => Format::Table(table),
         FormatArg::Auto if is_table => Format::Table(table),
-        _ if is_table => bail!("columns, --header, --delimiter and --root belong to tables: use --format table"),
+        _ if is_table => {
+            bail!("columns, --header, --delimiter and --root belong to tables: use --format table")
+        }
         FormatArg::Auto => Format::Auto,
         FormatArg::Folder => Format::Folder,
         FormatArg::Flat => Format::Flat,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
 
 use super::left_out::LeftOut;
 
@@ -250,8 +251,8 @@ pub enum DatasetWarning {
     },
     /// Paths that name no file as they are listed, but do so when read in another way.
     #[error(
-        "{}: {count} paths were found under another spelling than listed, such as \"{listed}\" in line {line}, which is \
-         {found}", table.display()
+        "{}: {count} paths were found under another spelling than listed, such as \"{}\" in line {line}, which is {}",
+        table.display(), distinct(listed, found), distinct(found, listed)
     )]
     Respelled {
         /// The table.
@@ -284,6 +285,11 @@ pub enum DatasetWarning {
         /// How many.
         shared: usize,
     },
+}
+
+/// A text; with its combining marks as code points if it would look like the other one without.
+fn distinct(text: &str, other: &str) -> String {
+    if text.nfc().eq(other.nfc()) { escaped(text) } else { text.to_owned() }
 }
 
 /// Text with its combining marks as code points, so that two forms look different.

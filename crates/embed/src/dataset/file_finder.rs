@@ -52,7 +52,13 @@ impl<'a> FileFinder<'a> {
     /// What to say of paths that were found under another spelling than listed.
     pub(super) fn warning(self, table: &Path) -> Option<DatasetWarning> {
         let (line, listed, found) = self.example?;
-        Some(DatasetWarning::Respelled { table: table.to_path_buf(), count: self.respelled, line, listed, found })
+        Some(DatasetWarning::Respelled {
+            table: table.to_path_buf(),
+            count: self.respelled,
+            line,
+            listed,
+            found,
+        })
     }
 
     fn below_root(&self, text: &str) -> Result<String, Fault> {
@@ -121,7 +127,8 @@ mod tests {
         assert_eq!(found("b/50%25.jpg").as_deref(), Ok("b/50%25.jpg"), "as written comes first");
         let absolute = dir.path().join("b/2.jpg");
         assert_eq!(found(absolute.to_str().unwrap()).as_deref(), Ok("b/2.jpg"));
-        for other in ["Äpfel/1 x.jpg", r"A\u{308}pfel\1 x.jpg", "%C3%84pfel/1%20x.jpg", r".\Äpfel\1 x.jpg"] {
+        for other in ["Äpfel/1 x.jpg", r"A\u{308}pfel\1 x.jpg", "%C3%84pfel/1%20x.jpg", r".\Äpfel\1 x.jpg"]
+        {
             let other = other.replace(r"\u{308}", "\u{308}");
             assert_eq!(found(&other).as_deref(), Ok("A\u{308}pfel/1 x.jpg"), "{other}");
         }
@@ -131,6 +138,9 @@ mod tests {
         assert!(matches!(found("../x.jpg"), Err(Fault::Outside(_))));
         assert!(matches!(found("/etc/x.jpg"), Err(Fault::Outside(_))));
         let warning = finder.warning(Path::new("list.csv")).unwrap().to_string();
-        assert!(warning.contains("5 paths") && warning.contains("line 7") && warning.contains("Äpfel"), "{warning}");
+        assert!(
+            warning.contains("5 paths") && warning.contains("line 7") && warning.contains("Äpfel"),
+            "{warning}"
+        );
     }
 }

@@ -99,7 +99,8 @@ mod tests {
         std::fs::create_dir_all(root.join("c 0")).unwrap();
         std::fs::create_dir_all(dir.path().join("lists")).unwrap();
         let sample = |path: &str| Sample { path: path.into(), class: None, super_class: None, split: None };
-        let set = Dataset::new(&root, "x", vec![sample("c 0/0.jpg"), sample("c 0/A\u{308}.jpg"), sample("1")]);
+        let set =
+            Dataset::new(&root, "x", vec![sample("c 0/0.jpg"), sample("c 0/A\u{308}.jpg"), sample("1")]);
         let mut lookup = KeyLookup::new(&set, &dir.path().join("lists"));
         let below = |path: &str| format!("{}/{path}", dir.path().display());
         for text in [

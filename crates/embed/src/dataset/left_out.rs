@@ -122,7 +122,13 @@ impl LeftOutCounter {
     pub(super) fn finish(self) -> Vec<LeftOut> {
         let groups = self.0.into_iter();
         groups
-            .map(|((reason, detail, ending), (count, paths))| LeftOut { reason, detail, ending, count, paths })
+            .map(|((reason, detail, ending), (count, paths))| LeftOut {
+                reason,
+                detail,
+                ending,
+                count,
+                paths,
+            })
             .collect()
     }
 }

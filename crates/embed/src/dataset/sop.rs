@@ -149,10 +149,7 @@ mod tests {
         assert!(test.samples.iter().all(|s| s.split == Some(Split::Test)));
         let train = Dataset::open(&DatasetConfig::new(dir.path().join("Ebay_train.txt"))).unwrap();
         assert_eq!((train.len(), train.samples[0].split), (59_551, Some(Split::Train)));
-        assert!(matches!(
-            open_dir(dir.path(), Some(Split::Validation)),
-            Err(DatasetError::NoList { .. })
-        ));
+        assert!(matches!(open_dir(dir.path(), Some(Split::Validation)), Err(DatasetError::NoList { .. })));
     }
 
     #[test]

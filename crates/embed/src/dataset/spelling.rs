@@ -14,7 +14,8 @@ pub(super) fn spellings(text: &str) -> Vec<Cow<'_, str>> {
             found.push(Cow::Owned(candidate.into_owned()));
         }
     };
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned);
+    let decoded =
+        |text: &str| percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned);
     if text.contains('\\') {
         add(text.replace('\\', "/").into());
     }
@@ -63,7 +64,10 @@ mod tests {
         assert_eq!(all(r"p\a b\1.png"), [r"p\a b\1.png", "p/a b/1.png"]);
         assert_eq!(all("a%20b/%C3%A4.jpg"), ["a%20b/%C3%A4.jpg", "a b/ä.jpg"]);
         assert_eq!(all("100%.jpg"), ["100%.jpg"]);
-        assert_eq!(all("file:///srv/a%20b.jpg"), ["file:///srv/a%20b.jpg", "file:///srv/a b.jpg", "/srv/a b.jpg"]);
+        assert_eq!(
+            all("file:///srv/a%20b.jpg"),
+            ["file:///srv/a%20b.jpg", "file:///srv/a b.jpg", "/srv/a b.jpg"]
+        );
         assert_eq!(lexical(Path::new("/a/./b/../c")), Path::new("/a/c"));
     }
 }

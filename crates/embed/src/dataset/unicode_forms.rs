@@ -22,10 +22,10 @@ pub(super) fn compose(set: &mut Dataset) {
         sample.super_class = sample.super_class.take().map(|name| composed(&name));
     }
     let several = forms.into_iter().filter(|(_, forms)| forms.len() > 1);
-    set.warnings.extend(several.map(|(class, forms)| DatasetWarning::UnicodeForms {
-        class,
-        forms: forms.into_iter().collect(),
-    }));
+    set.warnings.extend(
+        several
+            .map(|(class, forms)| DatasetWarning::UnicodeForms { class, forms: forms.into_iter().collect() }),
+    );
 }
 
 fn composed(name: &str) -> String {

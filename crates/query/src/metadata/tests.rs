@@ -19,12 +19,17 @@ fn lines_and_tables_say_the_same() {
     let lines = "{\"key\": \"a/1.jpg\", \"price\": 19.5, \"new\": true, \"brand\": \"Acme, Inc.\"}\n\n{\"key\": \"2\"}\n";
     let comma = "path,price,new,brand\na/1.jpg,19.5,true,\"Acme, Inc.\"\n2,,,\n";
     let tab = "price\tnew\tbrand\tkey\n19.5\ttrue\tAcme, Inc.\ta/1.jpg\n\t\t\t2\n";
-    let semicolon = "\u{feff}sep=;\r\nFile Name;price;new;brand;\r\n./a/1.jpg;19.5;true;Acme, Inc.;\r\n2;;;;\r\n;;;;\r\n";
+    let semicolon =
+        "\u{feff}sep=;\r\nFile Name;price;new;brand;\r\n./a/1.jpg;19.5;true;Acme, Inc.;\r\n2;;;;\r\n;;;;\r\n";
     for (name, text) in
         [("m.jsonl", lines), ("m.csv", comma), ("m.tsv", tab), ("m.csv", tab), ("m.txt", semicolon)]
     {
         let (metadata, summary) = read(name, text).unwrap();
-        assert_eq!((metadata.len(), summary.rows, summary.unmatched, summary.without_row), (2, 2, 0, 1), "{name}");
+        assert_eq!(
+            (metadata.len(), summary.rows, summary.unmatched, summary.without_row),
+            (2, 2, 0, 1),
+            "{name}"
+        );
         let names: Vec<String> = metadata.of("a/1.jpg").keys().map(|name| column_name(name)).collect();
         assert_eq!(names, ["brand", "new", "price"], "{name}");
         let want = json!({"price": 19.5, "new": true, "brand": "Acme, Inc."});
@@ -66,7 +71,10 @@ fn rows_that_belong_to_no_picture_are_counted() {
 fn identifiers_stay_text() {
     let (metadata, summary) =
         read("m.csv", "path,sku,ean\n2,12345678901234567890103,9007199254740993\n3,5,2\n").unwrap();
-    assert_eq!(Value::Object(metadata.of("2")), json!({"sku": "12345678901234567890103", "ean": 9007199254740993u64}));
+    assert_eq!(
+        Value::Object(metadata.of("2")),
+        json!({"sku": "12345678901234567890103", "ean": 9007199254740993u64})
+    );
     assert_eq!(metadata.of("3")["sku"], "5", "a column has one type");
     assert_eq!((summary.remarks.len(), summary.remarks[0].field.as_str()), (1, "sku"));
     let lines = "{\"key\": \"2\", \"sku\": 12345678901234567890103, \"v\": 1.10}\n{\"key\": 3, \"sku\": 5, \"v\": 1e3}\n";

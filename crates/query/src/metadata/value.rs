@@ -149,7 +149,11 @@ pub(super) fn settle(
         } else if let Some(words) = words.get(name) {
             let (line, value) = words[0];
             let all = words.len() + numbers.len();
-            remark(line, value, format!("has {} values of {all} that are no numbers and stay text", words.len()));
+            remark(
+                line,
+                value,
+                format!("has {} values of {all} that are no numbers and stay text", words.len()),
+            );
         }
     }
     if source == Source::Table {
@@ -196,7 +200,8 @@ mod tests {
     use serde_json::json;
 
     fn column(values: &[&str]) -> (Vec<Value>, Vec<String>) {
-        let rows = values.iter().zip(2..).map(|(v, line)| (line, vec![("x".to_owned(), of_text(v))])).collect();
+        let rows =
+            values.iter().zip(2..).map(|(v, line)| (line, vec![("x".to_owned(), of_text(v))])).collect();
         let (rows, remarks) = settle(rows, Source::Table);
         let values = rows.into_iter().map(|mut fields| fields.remove(0).1).collect();
         (values, remarks.iter().map(FieldRemark::to_string).collect())
@@ -210,7 +215,10 @@ mod tests {
             vec!["19.90", "5.00", "20"],
         ] {
             let (typed, remarks) = column(&values);
-            assert!(typed.iter().all(Value::is_number) && remarks.is_empty(), "{values:?}: {typed:?} {remarks:?}");
+            assert!(
+                typed.iter().all(Value::is_number) && remarks.is_empty(),
+                "{values:?}: {typed:?} {remarks:?}"
+            );
         }
         assert_eq!(column(&["19.90"]).0, [json!(19.9)]);
         assert_eq!(column(&["true", "red"]).0, [json!(true), json!("red")]);
@@ -218,10 +226,23 @@ mod tests {
 
     #[test]
     fn one_value_that_would_not_survive_makes_the_column_text() {
-        for value in ["007", "+49", "1e5", "1E-5", "12345678901234567890103", ".5", "5.", "-0", "0.12345678901234567890"] {
+        for value in [
+            "007",
+            "+49",
+            "1e5",
+            "1E-5",
+            "12345678901234567890103",
+            ".5",
+            "5.",
+            "-0",
+            "0.12345678901234567890",
+        ] {
             let (typed, remarks) = column(&["12", value]);
             assert_eq!(typed, [json!("12"), json!(value)]);
-            assert!(remarks.len() == 1 && remarks[0].contains("line 3") && remarks[0].contains(value), "{remarks:?}");
+            assert!(
+                remarks.len() == 1 && remarks[0].contains("line 3") && remarks[0].contains(value),
+                "{remarks:?}"
+            );
         }
         assert_eq!(column(&["1.1", "1.10", "2"]).0, [json!("1.1"), json!("1.10"), json!("2")]);
         assert_eq!(column(&["1.10", "1.9"]).0, [json!("1.10"), json!("1.9")]);

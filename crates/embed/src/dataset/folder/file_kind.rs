@@ -5,8 +5,25 @@ use std::path::Path;
 
 /// Endings of files that are decoded, whatever is in them.
 pub(super) const PICTURE_ENDINGS: [&str; 19] = [
-    "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "jfif-tbnl", "pjpeg", "pjpg", "pjp", "mpo", "png", "apng", "webp", "gif",
-    "bmp", "dib", "tif", "tiff",
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "jfi",
+    "jif",
+    "jfif-tbnl",
+    "pjpeg",
+    "pjpg",
+    "pjp",
+    "mpo",
+    "png",
+    "apng",
+    "webp",
+    "gif",
+    "bmp",
+    "dib",
+    "tif",
+    "tiff",
 ];
 
 /// Formats of pictures that are not decoded, by the endings of their files.
@@ -24,8 +41,8 @@ const OTHER_FORMATS: [(&str, &[&str]); 19] = [
     (
         "camera raw",
         &[
-            "raw", "dng", "cr2", "cr3", "crw", "nef", "nrw", "arw", "srf", "sr2", "orf", "rw2", "raf", "pef", "srw", "x3f",
-            "3fr", "erf", "kdc", "dcr", "mrw", "rwl", "iiq", "gpr",
+            "raw", "dng", "cr2", "cr3", "crw", "nef", "nrw", "arw", "srf", "sr2", "orf", "rw2", "raf", "pef",
+            "srw", "x3f", "3fr", "erf", "kdc", "dcr", "mrw", "rwl", "iiq", "gpr",
         ],
     ),
     ("icon", &["ico", "cur", "icns"]),
@@ -141,7 +158,9 @@ mod tests {
         assert_eq!(kind("a", heic), FileKind::OtherPicture("HEIC"));
         assert_eq!(kind("a.dat", avif), FileKind::OtherPicture("AVIF"));
         assert_eq!(kind("a", b"8BPS\0\x01\0\0\0\0\0\0"), FileKind::OtherPicture("Photoshop"));
-        for (name, format) in [("a.HEIC", "HEIC"), ("b.Avif", "AVIF"), ("c.svg", "SVG"), ("d.CR2", "camera raw")] {
+        for (name, format) in
+            [("a.HEIC", "HEIC"), ("b.Avif", "AVIF"), ("c.svg", "SVG"), ("d.CR2", "camera raw")]
+        {
             assert_eq!(other_format(name), Some(format));
         }
         assert_eq!(other_format("a.jpg"), None);

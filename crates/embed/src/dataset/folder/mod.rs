@@ -132,7 +132,15 @@ mod tests {
 
     #[test]
     fn files_are_taken_by_their_content_and_the_rest_is_counted() {
-        let dir = tree(&["a/1.jpg", "a/2.jfif", "a/notes.txt", "a/3.HEIC", "b/4.heic", "b/Thumbs.db", ".git/x.jpg"]);
+        let dir = tree(&[
+            "a/1.jpg",
+            "a/2.jfif",
+            "a/notes.txt",
+            "a/3.HEIC",
+            "b/4.heic",
+            "b/Thumbs.db",
+            ".git/x.jpg",
+        ]);
         for folder in ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "a/.hidden"] {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
             std::fs::write(dir.path().join(folder).join("x.jpg"), "x").unwrap();
@@ -142,7 +150,10 @@ mod tests {
         std::fs::rename(&png, dir.path().join("a/0001")).unwrap();
         let set = open_as(&dir, Format::Auto).unwrap();
         assert_eq!(set.classes(), ["a"]);
-        assert_eq!(set.samples.iter().map(Sample::key).collect::<Vec<_>>(), ["a/0001", "a/1.jpg", "a/2.jfif"]);
+        assert_eq!(
+            set.samples.iter().map(Sample::key).collect::<Vec<_>>(),
+            ["a/0001", "a/1.jpg", "a/2.jfif"]
+        );
         assert_eq!(
             left_out(&set),
             [
@@ -153,7 +164,9 @@ mod tests {
                 (LeftOutReason::System, "", 6, "#recycle"),
             ]
         );
-        assert!(open_as(&dir, Format::Flat).unwrap().left_out.iter().all(|l| l.count != 1 || l.paths != ["b"]));
+        assert!(
+            open_as(&dir, Format::Flat).unwrap().left_out.iter().all(|l| l.count != 1 || l.paths != ["b"])
+        );
     }
 
     #[cfg(unix)]
@@ -187,7 +200,11 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(at(b"a/s.jpg")).unwrap();
         let set = open_as(&dir, Format::Auto).unwrap();
         let keys: Vec<_> = set.samples.iter().map(Sample::key).collect();
-        assert_eq!(keys, ["a/1.jpg", "a/2.jpg", "b/1.jpg"], "a broken link with a picture's name is a missing picture");
+        assert_eq!(
+            keys,
+            ["a/1.jpg", "a/2.jpg", "b/1.jpg"],
+            "a broken link with a picture's name is a missing picture"
+        );
         assert_eq!(
             left_out(&set),
             [

@@ -93,7 +93,10 @@ mod tests {
     #[test]
     fn other_bytes_are_named_with_their_line() {
         let error = read(b"path,class\r\na.jpg,x\r\nb.jpg,\xc4pfel\r\n").unwrap_err();
-        assert!(error.contains("line 3") && error.contains("b.jpg,Äpfel") && error.contains("UTF-8"), "{error}");
+        assert!(
+            error.contains("line 3") && error.contains("b.jpg,Äpfel") && error.contains("UTF-8"),
+            "{error}"
+        );
         assert!(read(b"a\rb\rc\xff").unwrap_err().contains("line 3"));
         assert!(read(b"PK\x03\x04....").unwrap_err().contains("Excel"));
         assert!(read(b"\xff\xfea\0b").unwrap_err().contains("damaged UTF-16"));

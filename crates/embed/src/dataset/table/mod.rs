@@ -208,21 +208,19 @@ fn layout<'r>(table: &'r Table, config: &TableConfig) -> Result<(Layout, &'r [Ro
             (place, _) => Ok(place),
         }
     };
-    let place = |column: &Option<Column>,
-                 usual: &[&str],
-                 default: usize|
-     -> Result<Option<usize>, DatasetError> {
-        match column {
-            Some(Column::Number(number)) if (1..=names.len()).contains(number) => Ok(Some(number - 1)),
-            Some(Column::Name(name)) if !has_header => {
-                Err(DatasetError::NoHeader { path: file.clone(), column: name.clone() })
+    let place =
+        |column: &Option<Column>, usual: &[&str], default: usize| -> Result<Option<usize>, DatasetError> {
+            match column {
+                Some(Column::Number(number)) if (1..=names.len()).contains(number) => Ok(Some(number - 1)),
+                Some(Column::Name(name)) if !has_header => {
+                    Err(DatasetError::NoHeader { path: file.clone(), column: name.clone() })
+                }
+                Some(Column::Name(name)) if find(name)?.is_some() => find(name),
+                Some(column) => Err(missing(file, column.to_string(), first, has_header)),
+                None if has_header => usual.iter().find_map(|name| find(name).transpose()).transpose(),
+                None => Ok((default < names.len()).then_some(default)),
             }
-            Some(Column::Name(name)) if find(name)?.is_some() => find(name),
-            Some(column) => Err(missing(file, column.to_string(), first, has_header)),
-            None if has_header => usual.iter().find_map(|name| find(name).transpose()).transpose(),
-            None => Ok((default < names.len()).then_some(default)),
-        }
-    };
+        };
     let path = place(&config.path_column, PATH_NAMES, 0)?;
     let path =
         path.ok_or_else(|| missing(file, format!("for the path ({})", PATH_NAMES.join(", ")), first, true))?;

@@ -195,11 +195,10 @@ mod tests {
 
     #[test]
     fn rows_and_columns_without_values_are_passed_over() {
-        assert_eq!(shown("path,class,\na.png,x,\n,,\n\nb.png,,\n,,,,\n,\n"), [
-            "1:path|class|",
-            "2:a.png|x|",
-            "5:b.png||"
-        ]);
+        assert_eq!(
+            shown("path,class,\na.png,x,\n,,\n\nb.png,,\n,,,,\n,\n"),
+            ["1:path|class|", "2:a.png|x|", "5:b.png||"]
+        );
         assert_eq!(shown("sep=;\r\npath;class\r\na.png;x,y\r\n"), ["2:path|class", "3:a.png|x,y"]);
         assert_eq!(shown("path,class\ra.png,x\r\rb.png,y\r"), ["1:path|class", "2:a.png|x", "4:b.png|y"]);
         assert_eq!(shown("path;n\n\"a\n.png\";1\nb.png;2"), ["1:path|n", "2:a\n.png|1", "4:b.png|2"]);

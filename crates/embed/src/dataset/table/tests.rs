@@ -102,7 +102,8 @@ fn bad_rows_are_named_by_line_and_value() {
 /// Tables as spreadsheets and databases write them.
 #[test]
 fn dialects_are_read_alike() {
-    let want = [row("a b/1.png", "apple", ""), row("a b/3, red.png", "apple", ""), row("c/1.png", "pear", "")];
+    let want =
+        [row("a b/1.png", "apple", ""), row("a b/3, red.png", "apple", ""), row("c/1.png", "pear", "")];
     for content in [
         "path;class;\"price, EUR\"\n\"a b/1.png\";apple;\"1,50\"\n\"a b/3, red.png\";apple;\"1,50\"\nc/1.png;pear;\"1,50\"\n",
         "path;class;price, EUR\na b/1.png;apple;1,50\na b/3, red.png;apple;1,50\nc/1.png;pear;1,50\n",
