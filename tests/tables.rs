@@ -95,6 +95,7 @@ fn an_open_quote_is_an_error_that_names_its_line() {
         ("never.csv", "p/c/2.png,pear\np/c/3.png,pear\n"),
         ("next.csv", "p/c/2.png,\"pear\"\np/c/3.png,pear\n"),
         ("end.csv", "p/c/2.png,pear\"\np/c/3.png,pear\n"),
+        ("wide.csv", "p/c/2.png,pear,\"\np/c/3.png,pear,\n"),
     ] {
         dir.write(name, format!("{start}{rest}"));
         check(&dir, name).exits(2).complains_of(&[&format!("{name}, line 3"), "quoted field"]);

@@ -8,6 +8,7 @@ use semblance_embed::dataset::table::{PATH_NAMES, Table, column_name, decode_tex
 use semblance_embed::dataset::{Dataset, DatasetError, KeyLookup};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::error::{QueryError, Result};
 
@@ -53,7 +54,7 @@ impl Metadata {
     /// or a table with a header (anything else, read as a data set's table is). A column or entry `key`, or one with a usual
     /// name of the path's column, says whose the others are; any way to write a key that names the picture's file will do
     /// ([`KeyLookup`]). In a table what reads as a number is one if no value of its column would lose digits, `true` and
-    /// `false` are truth values, other values are text, empty ones are left out.
+    /// `false` are truth values, other values are text, empty ones are left out. Names and texts are composed (NFC).
     ///
     /// # Errors
     /// [`QueryError::Metadata`] with the file and the line, [`QueryError::Table`] for a table that cannot be read, and
@@ -140,7 +141,7 @@ fn rows(path: &Path) -> Result<(Vec<Row>, Vec<FieldRemark>)> {
             return Err(bad(line, format!("{key:?} was there before, in line {first}")));
         }
         keys.push((line, key));
-        rest.push((line, entries));
+        rest.push((line, entries.into_iter().map(|(name, cell)| (name.nfc().collect(), cell)).collect()));
     }
     if keys.is_empty() {
         return Err(bad(0, "it has no rows".to_owned()));

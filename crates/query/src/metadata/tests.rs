@@ -82,3 +82,9 @@ fn identifiers_stay_text() {
     assert_eq!(Value::Object(metadata.of("2")), json!({"sku": "12345678901234567890103", "v": 1.1}));
     assert_eq!(Value::Object(metadata.of("3")), json!({"sku": "5", "v": 1000.0}));
 }
+
+#[test]
+fn names_and_texts_are_composed() {
+    let (metadata, _) = read("m.csv", "path;gro\u{308}be\n2;Mo\u{308}bel\n").unwrap();
+    assert_eq!(Value::Object(metadata.of("2")), json!({"gröbe": "Möbel"}));
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Number, Value};
+use unicode_normalization::UnicodeNormalization;
 
 /// A value before its type is settled.
 #[derive(Clone, Debug, PartialEq)]
@@ -168,6 +169,7 @@ pub(super) fn settle(
     }
     let remarks = remarks.into_values().collect();
     let value = |name: &str, cell: Cell| match cell {
+        Cell::Other(Value::String(text)) => Value::String(text.nfc().collect()),
         Cell::Other(value) => value,
         Cell::Number(token) if text_fields.contains(name) => Value::String(token),
         Cell::Number(token) => match number(&token, source) {

@@ -2,7 +2,7 @@
 //!
 //! The `csv` crate reads such fields without complaint, and the rows they swallow are gone.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::encoding::line_at;
 
@@ -74,24 +74,28 @@ impl LongField {
         line_at(&text[..self.place.start])
     }
 
-    /// Whether the field swallowed rows of a table of so many columns: a whole line inside has as many fields, and
-    /// either one of them is a file name (`is_name`), or all lines inside are like that. Prose has a space after its commas.
+    /// Whether the field swallowed rows of a table whose rows have so many fields: a whole line inside has two fields or
+    /// more and one of them is a file name (`is_name`), or all lines inside have as many fields as rows have. Prose has a
+    /// space after its commas.
     pub(super) fn swallowed_rows(
         &self,
         text: &str,
         delimiter: char,
-        columns: usize,
+        columns: RangeInclusive<usize>,
         is_name: impl Fn(&str) -> bool,
     ) -> Option<QuoteFault> {
         let inside = &text[self.place.clone()];
-        let lines: Vec<&str> = inside.split(['\n', '\r']).skip(1).filter(|line| !line.is_empty()).collect();
-        let fields = |line: &str| line.split(delimiter).map(str::to_owned).collect::<Vec<_>>();
-        let is_row = |fields: &[String]| {
-            fields.len() == columns && (columns == 1 || !fields.iter().any(|f| f.starts_with(' ')))
+        let lines = inside.split(['\n', '\r']).skip(1).filter(|line| !line.is_empty());
+        let lines: Vec<Vec<&str>> = lines.map(|line| line.split(delimiter).collect()).collect();
+        let least = 2.min(*columns.end());
+        let is_row = |fields: &&Vec<&str>| {
+            (least..=*columns.end()).contains(&fields.len())
+                && (fields.len() == 1 || !fields.iter().any(|field| field.starts_with(' ')))
         };
-        let rows: Vec<Vec<String>> = lines.iter().map(|l| fields(l)).filter(|f| is_row(f)).collect();
-        let named = rows.iter().flatten().any(|field| is_name(field.trim().trim_matches('"')));
-        let all = columns > 1 && !rows.is_empty() && rows.len() == lines.len();
+        let rows: Vec<&Vec<&str>> = lines.iter().filter(is_row).collect();
+        let named = rows.iter().any(|row| row.iter().any(|field| is_name(field.trim().trim_matches('"'))));
+        let is_whole = |row: &&Vec<&str>| row.len() > 1 && columns.contains(&row.len());
+        let all = !rows.is_empty() && rows.len() == lines.len() && rows.iter().all(is_whole);
         (named || all).then(|| QuoteFault {
             line: self.line(text.as_bytes()),
             reason: format!(
@@ -113,7 +117,7 @@ mod tests {
         };
         let columns = text.lines().next().unwrap().split(',').count();
         let is_name = |f: &str| f.ends_with(".png");
-        let fault = long.iter().find_map(|field| field.swallowed_rows(text, ',', columns, is_name));
+        let fault = long.iter().find_map(|field| field.swallowed_rows(text, ',', columns..=columns, is_name));
         fault.map(|fault| (fault.line, fault.reason))
     }
 

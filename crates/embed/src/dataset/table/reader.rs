@@ -71,10 +71,11 @@ impl Table {
         };
         let long = quotes::scan(text.as_bytes(), delimiter).map_err(open_quote)?;
         let rows = rows(file, text, delimiter, first_line)?;
-        let columns = rows.first().map_or(0, |first: &Row| first.fields.len());
-        let delimiter = char::from(delimiter);
+        let first = rows.first().map_or(&[][..], |first: &Row| &first.fields);
+        let used = first.iter().rposition(|field| !field.is_empty()).map_or(0, |last| last + 1);
+        let (columns, delimiter) = (used..=first.len(), char::from(delimiter));
         for field in &long {
-            if let Some(fault) = field.swallowed_rows(text, delimiter, columns, is_image_name) {
+            if let Some(fault) = field.swallowed_rows(text, delimiter, columns.clone(), is_image_name) {
                 return Err(open_quote(fault));
             }
         }
