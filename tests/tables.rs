@@ -264,8 +264,11 @@ fn pictures_are_known_by_their_content_and_the_rest_is_counted() {
     assert_eq!(embed(&[]).exits(0).json()["left_out"], found["left_out"]);
     let train =
         ["train", "--data", "d", "--arch", "resnet10_tiny", "--crop", "32", "--steps", "1", "--holdout", "0"];
-    let trained =
-        dir.run(train.iter().chain(&["--out", "run", "--json"])).exits(0).complains_of(&["2 .heic files"]);
+    let batch = ["--batch", "4", "--per-class", "2"];
+    let trained = dir
+        .run(train.iter().chain(&batch).chain(&["--out", "run", "--json"]))
+        .exits(0)
+        .complains_of(&["2 .heic files"]);
     assert_eq!(trained.json()["left_out"], found["left_out"]);
 }
 
