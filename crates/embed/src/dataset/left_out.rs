@@ -87,7 +87,9 @@ impl std::fmt::Display for LeftOut {
             LeftOutReason::SpecialFile => {
                 write!(f, "left out: {count} pipe{plural}, socket{plural} or device{plural}")
             }
-            LeftOutReason::EmptyFolder => write!(f, "{count} folder{plural} without a picture: no class"),
+            LeftOutReason::EmptyFolder => {
+                write!(f, "{count} folder{plural} without a picture, thus no class")
+            }
             LeftOutReason::NotAPicture => write!(f, "left out: {files} (no pictures)"),
             LeftOutReason::Hidden => write!(f, "left out: {entries} with a hidden name"),
             LeftOutReason::System => {

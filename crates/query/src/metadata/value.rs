@@ -62,8 +62,8 @@ fn looks_like_number(text: &str) -> bool {
         None => (unsigned, "0"),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let has_digits = !(whole.is_empty() && fraction.is_empty()) && !exponent.is_empty();
-    has_digits && digits(whole) && digits(fraction) && digits(exponent)
+    let has_digits = !whole.is_empty() || !fraction.is_empty();
+    has_digits && !exponent.is_empty() && digits(whole) && digits(fraction) && digits(exponent)
 }
 
 /// Digits after the point.

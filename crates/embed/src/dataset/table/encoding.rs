@@ -51,8 +51,8 @@ pub fn decode_text<'b>(file: &Path, bytes: &'b [u8]) -> Result<Cow<'b, str>, Dat
 /// save tables.
 fn not_utf8(file: &Path, bytes: &[u8], at: usize) -> DatasetError {
     let is_end = |b: &u8| matches!(b, b'\n' | b'\r');
-    let start = bytes[..at].iter().rposition(|b| is_end(b)).map_or(0, |end| end + 1);
-    let end = bytes[at..].iter().position(|b| is_end(b)).map_or(bytes.len(), |end| at + end);
+    let start = bytes[..at].iter().rposition(is_end).map_or(0, |end| end + 1);
+    let end = bytes[at..].iter().position(is_end).map_or(bytes.len(), |end| at + end);
     let latin: String = bytes[start..end].iter().map(|&b| char::from(b)).take(60).collect();
     DatasetError::NotUtf8 { path: file.to_path_buf(), line: line_at(&bytes[..at]), value: latin }
 }
