@@ -45,6 +45,8 @@ mod serve_writes;
 mod serving;
 // Two stages of training: the second from the weights of the first.
 mod stages;
+// Tables in every dialect, metadata that joins, folders with all kinds of entries.
+mod tables;
 // Training, being stopped and going on; the demo.
 mod training;
 // A folder that goes away, a runner for the binary, small fixtures.

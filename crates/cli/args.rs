@@ -97,6 +97,9 @@ pub(crate) struct LayoutArgs {
     /// Whether the table's first row names its columns
     #[arg(long, value_enum, default_value_t)]
     pub(crate) header: HeaderArg,
+    /// What stands between the table's fields: a character, or "tab" [default: found out from the rows]
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    pub(crate) delimiter: Option<char>,
     /// Folder the table's paths are relative to [default: the table's own]
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
@@ -166,7 +169,8 @@ pub(crate) struct ExtractArgs {
     /// Pictures embedded at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
     pub(crate) batch: usize,
-    /// Stop at the first picture that cannot be read, instead of skipping it
+    /// Stop at the first picture that cannot be read, instead of skipping it, and before the first if the folder holds
+    /// pictures that cannot be taken or metadata belongs to no picture
     #[arg(long)]
     pub(crate) strict: bool,
 }
@@ -393,6 +397,15 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(number) => Ok(number),
         Err(_) => Err("is not a whole number".to_owned()),
+    }
+}
+
+fn delimiter(text: &str) -> Result<char, String> {
+    let mut characters = text.chars();
+    match (text, characters.next(), characters.next()) {
+        ("tab" | "\\t", ..) => Ok('\t'),
+        (_, Some(one), None) if one.is_ascii() && !matches!(one, '"' | '\n' | '\r') => Ok(one),
+        _ => Err("it must be one ASCII character other than the quote, or \"tab\"".to_owned()),
     }
 }
 

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use semblance_embed::dataset::Dataset;
 use semblance_index::{Filter, Index, SearchParams};
+use semblance_query::{Metadata, MetadataSummary};
 
-use crate::args::HowArgs;
+use crate::args::{ExtractArgs, HowArgs};
 use crate::printer::Printer;
 
 /// What to search with instead of photographs, and which items count.
@@ -55,14 +57,39 @@ impl ConditionArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct MetadataArgs {
     /// What is known of the pictures, for searches to filter by: JSON lines (.jsonl) or a table with a header (.csv,
-    /// .tsv), with the picture's path in an entry "key" or "path"
+    /// .tsv, ...), with the picture's path in an entry "key", "path", "file" or the like
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata: Option<PathBuf>,
 }
 
 impl MetadataArgs {
-    /// Reads the file, if one is named.
-    pub(crate) fn read(&self) -> anyhow::Result<semblance_query::Metadata> {
-        Ok(self.metadata.as_deref().map(semblance_query::Metadata::read).transpose()?.unwrap_or_default())
+    /// Reads the file, if one is named, and says which rows belong to no picture of the data set.
+    pub(crate) fn read(
+        &self,
+        dataset: &Dataset,
+        extract: &ExtractArgs,
+        printer: Printer,
+    ) -> anyhow::Result<(Metadata, Option<MetadataSummary>)> {
+        let Some(path) = &self.metadata else { return Ok((Metadata::default(), None)) };
+        let (metadata, summary) = Metadata::read(path, dataset)?;
+        let MetadataSummary { file, rows, unmatched, key_example, without_row, .. } = &summary;
+        if *unmatched > 0 {
+            let message = format!(
+                "{file}: {unmatched} of {rows} rows belong to no picture, such as the one for {:?} (keys of the catalogue \
+                 are like {key_example:?})",
+                summary.unmatched_keys[0]
+            );
+            if extract.strict {
+                anyhow::bail!("{message} (--strict)");
+            }
+            printer.warn(message);
+        }
+        if *without_row > 0 {
+            printer.note(format_args!("{file}: {without_row} of {} pictures have no row", dataset.len()));
+        }
+        for remark in &summary.remarks {
+            printer.note(format_args!("{file}: {remark}"));
+        }
+        Ok((metadata, Some(summary)))
     }
 }

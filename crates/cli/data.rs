@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use semblance_embed::dataset::LeftOut;
 use semblance_embed::dataset::check::{DataCheck, check};
 use semblance_embed::dataset::sample::SampleCatalogue;
 use semblance_embed::transform::Limits;
@@ -25,7 +26,7 @@ fn run_check(args: &DatasetArgs, printer: Printer) -> anyhow::Result<Exit> {
     let found = check(&dataset, &Limits::default(), &|done, total| bar.set(done, total));
     drop(bar);
     printer.result(&found, text)?;
-    Ok(if found.all_readable() { Exit::Done } else { Exit::Incomplete })
+    Ok(if found.is_complete() { Exit::Done } else { Exit::Incomplete })
 }
 
 fn text(found: &DataCheck) -> String {
@@ -74,6 +75,16 @@ fn lines(out: &mut String, found: &DataCheck) -> std::fmt::Result {
     list("missing", &mut found.missing.iter().cloned(), found.missing.len())?;
     let unreadable = &mut found.unreadable.iter().map(|file| format!("{}: {}", file.path, file.reason));
     list("unreadable", unreadable, found.unreadable.len())?;
+    let (faults, others): (Vec<&LeftOut>, Vec<_>) =
+        found.left_out.iter().partition(|group| group.reason.is_fault());
+    let counts = &found.counts;
+    let kind = |group: &&LeftOut| {
+        let text = group.to_string();
+        text.strip_prefix("left out: ").map_or(text.clone(), str::to_owned)
+    };
+    list(&format!("left out: {}; kinds", counts.left_out), &mut faults.iter().map(kind), faults.len())?;
+    let passed_over = format!("passed over: {}; kinds", counts.passed_over + counts.empty_folders);
+    list(&passed_over, &mut others.iter().map(kind), others.len())?;
     let single = &found.single_image_classes;
     list("classes with one picture", &mut single.iter().cloned(), single.len())?;
     let group = |files: &Vec<String>| files.join(" = ");

@@ -16,6 +16,7 @@ use crate::printer::Printer;
 
 pub(crate) fn run(args: &EmbedArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
+    inputs::refuse_left_out(&dataset, &args.extract)?;
     let embedder = Embedder::open(&inputs::required_model(&args.model)?)?;
     let is_file = args.out.extension().is_some_and(|extension| extension == "jsonl");
     if args.out == Path::new("-") || is_file {
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &EmbedArgs, printer: Printer) -> anyhow::Result<Exit> {
         },
     )?;
     let extracted = Extracted { embedded: embedded.samples.len(), failures: embedded.failures };
-    let (summary, text) = summary(&extracted, &embedder, &files);
+    let (summary, text) = summary(&extracted, &dataset, &embedder, &files);
     inputs::warn_of(&extracted.failures, printer);
     printer.result(&summary, |_| text)?;
     Ok(Exit::Done)
@@ -62,10 +63,10 @@ fn as_lines(
     drop(bar);
     inputs::warn_of(&extracted.failures, printer);
     if is_file {
-        let (summary, text) = summary(&extracted, embedder, std::slice::from_ref(&args.out));
+        let (summary, text) = summary(&extracted, dataset, embedder, std::slice::from_ref(&args.out));
         printer.result(&summary, |_| text)?;
     } else {
-        let (summary, text) = summary(&extracted, embedder, &[]);
+        let (summary, text) = summary(&extracted, dataset, embedder, &[]);
         let summary = serde_json::to_string(&summary).context("the summary")?;
         printer.note(if printer.json { &summary } else { text.trim_end() });
     }
@@ -73,11 +74,16 @@ fn as_lines(
 }
 
 /// What was done, for programs and for people.
-fn summary(extracted: &Extracted, embedder: &Embedder, files: &[PathBuf]) -> (serde_json::Value, String) {
+fn summary(
+    extracted: &Extracted,
+    dataset: &Dataset,
+    embedder: &Embedder,
+    files: &[PathBuf],
+) -> (serde_json::Value, String) {
     let Extracted { embedded, failures } = extracted;
     let value = json!({
         "embedded": embedded, "dim": embedder.dim(), "skipped": failures.len(), "failures": failures,
-        "model": embedder.fingerprint(), "files": files,
+        "left_out": dataset.left_out, "model": embedder.fingerprint(), "files": files,
     });
     let names: String = files.iter().map(|file| format!("  {}\n", file.display())).collect();
     let (dim, skipped) = (embedder.dim(), failures.len());

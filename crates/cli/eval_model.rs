@@ -21,6 +21,9 @@ pub(crate) fn run(args: &EvalArgs, data: &Path, printer: Printer) -> anyhow::Res
     let dataset = inputs::dataset_at(data, &args.layout, printer)?;
     let searched = args.queries.as_deref();
     let searched = searched.map(|path| inputs::dataset_at(path, &args.layout, printer)).transpose()?;
+    for part in [&dataset].into_iter().chain(&searched) {
+        inputs::refuse_left_out(part, &args.extract)?;
+    }
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
     let report_folder = report::folder(&args.report, data)?;

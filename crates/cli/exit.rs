@@ -8,7 +8,8 @@ pub(crate) enum Exit {
     /// Everything asked for was done.
     Done,
     /// The command ran to its end, but not everything asked for came out well: `data check`, `doctor` or `index verify`
-    /// found something wrong or could not check everything, or some of the photographs to search with could not be read.
+    /// found something wrong (such as pictures that are missing, unreadable or left out) or could not check everything, or
+    /// some of the photographs to search with could not be read.
     Incomplete,
     /// Stopped by Ctrl-C after saving.
     Interrupted,

@@ -31,7 +31,8 @@ pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Ex
 
 fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
-    let metadata = args.metadata.read()?;
+    inputs::refuse_left_out(&dataset, &args.extract)?;
+    let (metadata, joined) = args.metadata.read(&dataset, &args.extract, printer)?;
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
     let default = HnswConfig::default();
@@ -65,7 +66,9 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
         catalog::build_with(&dataset, &metadata, &embedder, &writer, &extract, &|step| show(&bar, step))?;
     drop(bar);
     inputs::warn_of(&summary.failures, printer);
-    let result = json!({ "index": folder, "summary": summary, "manifest": manifest });
+    let result = json!({
+        "index": folder, "summary": summary, "left_out": dataset.left_out, "metadata": joined, "manifest": manifest,
+    });
     printer.result(&result, |_| {
         format!(
             "{}: {} items of {} numbers ({} embedded, {} stored before, {} skipped)\n",

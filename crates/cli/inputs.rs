@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use semblance_embed::ModelSource;
 use semblance_embed::dataset::sample::{SampleCatalogue, TABLE_NAME};
-use semblance_embed::dataset::{Dataset, DatasetConfig, Format, Header, TableConfig};
+use semblance_embed::dataset::{Dataset, DatasetConfig, Format, Header, LeftOutReason, TableConfig};
 use semblance_embed::extract::{ExtractConfig, Failure};
 
 use semblance_index::IndexError;
@@ -41,12 +41,41 @@ pub(crate) fn dataset_at(path: &Path, layout: &LayoutArgs, printer: Printer) -> 
     for warning in &dataset.warnings {
         printer.warn(warning);
     }
+    tell_left_out(&dataset, printer);
     let Some(split) = layout.split else { return Ok(dataset) };
     let part = dataset.filter(|sample| sample.split == Some(split));
     if part.is_empty() {
         bail!("{} has no picture of the split asked for with --split", path.display());
     }
     Ok(part)
+}
+
+/// Says what a folder holds that was not taken: as warnings where a picture may be missing, else as remarks.
+fn tell_left_out(dataset: &Dataset, printer: Printer) {
+    const SHOWN: usize = 20;
+    for group in dataset.left_out.iter().take(SHOWN) {
+        if group.reason.is_fault() || group.reason == LeftOutReason::EmptyFolder {
+            printer.warn(group);
+        } else {
+            printer.note(group);
+        }
+    }
+    if dataset.left_out.len() > SHOWN {
+        printer.warn(format_args!(
+            "and {} more kinds of files are left out; --json lists them all",
+            dataset.left_out.len() - SHOWN
+        ));
+    }
+}
+
+/// Refuses a data set of which a picture may be missing, if `--strict` asks for it.
+pub(crate) fn refuse_left_out(dataset: &Dataset, args: &ExtractArgs) -> anyhow::Result<()> {
+    let faults = dataset.left_out.iter().filter(|group| group.reason.is_fault());
+    let faults: Vec<String> = faults.map(ToString::to_string).collect();
+    if args.strict && !faults.is_empty() {
+        bail!("{} (--strict): {}", dataset.root.display(), faults.join("; "));
+    }
+    Ok(())
 }
 
 fn format(layout: &LayoutArgs) -> anyhow::Result<Format> {
@@ -61,13 +90,15 @@ fn format(layout: &LayoutArgs) -> anyhow::Result<Format> {
             HeaderArg::No => Header::No,
         },
         root: layout.root.clone(),
-        ..TableConfig::default()
+        delimiter: layout.delimiter,
     };
     let is_table = table != TableConfig::default();
     Ok(match layout.format {
         FormatArg::Table => Format::Table(table),
         FormatArg::Auto if is_table => Format::Table(table),
-        _ if is_table => bail!("columns, --header and --root belong to tables: use --format table"),
+        _ if is_table => {
+            bail!("columns, --header, --delimiter and --root belong to tables: use --format table")
+        }
         FormatArg::Auto => Format::Auto,
         FormatArg::Folder => Format::Folder,
         FormatArg::Flat => Format::Flat,

@@ -23,7 +23,8 @@ use crate::printer::{Bar, Printer};
 /// Embeds the pictures an index does not have yet and adds them.
 pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
-    let metadata = args.metadata.read()?;
+    inputs::refuse_left_out(&dataset, &args.extract)?;
+    let (metadata, joined) = args.metadata.read(&dataset, &args.extract, printer)?;
     let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
     let engine = inputs::engine(&folder, &args.model)?;
     let mut writer = writer(&folder, &args.write)?;
@@ -36,7 +37,10 @@ pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
         })?;
     drop(bar);
     inputs::warn_of(&summary.failures, printer);
-    printer.result(&json!({ "index": folder, "summary": summary, "items": manifest.items }), |_| {
+    let result = json!({
+        "index": folder, "summary": summary, "left_out": dataset.left_out, "metadata": joined, "items": manifest.items,
+    });
+    printer.result(&result, |_| {
         format!(
             "{}: {} added, {} there before, {} skipped; {} items\n",
             folder.display(),

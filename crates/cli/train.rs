@@ -27,6 +27,7 @@ use crate::train_args::{AugmentArgs, OptimizerArgs, OptimizerName, ScheduleName,
 pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
     allocator::keep_freed_memory();
     let dataset = inputs::dataset(&args.data, printer)?;
+    let left_out = dataset.left_out.clone();
     let (learn, validation) = split(args, dataset, printer)?;
     let mut embedder = start::embedder(args, printer)?;
     let config = config(args, &embedder, printer)?;
@@ -39,7 +40,9 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
         Ok(None) => {}
         Err(error) => printer.warn(format_args!("{error:#}")),
     }
-    printer.result(&summary, text)?;
+    let mut result = serde_json::to_value(&summary)?;
+    result["left_out"] = serde_json::to_value(left_out)?;
+    printer.result(&result, |_| text(&summary))?;
     Ok(if summary.stopped { Exit::Interrupted } else { Exit::Done })
 }
 

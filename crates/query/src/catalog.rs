@@ -1,12 +1,13 @@
 //! A catalogue into an index: samples → vectors in batches → store → graph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use semblance_embed::dataset::{Dataset, Sample};
 use semblance_embed::extract::{ExtractConfig, Failure, extract};
 use semblance_embed::{Embedder, ModelSource};
 use semblance_index::{IndexConfig, IndexWriter, Manifest, NewItem, Progress};
 use serde::Serialize;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::error::{QueryError, Result};
 use crate::metadata::Metadata;
@@ -134,10 +135,21 @@ pub fn build_with(
     Ok((summary, manifest))
 }
 
+/// The samples that the index has no item for, whatever Unicode form its key has there: a folder copied from one system to
+/// another has its names in another form. Of two samples in two forms each is looked for by itself.
 fn missing_from(dataset: &Dataset, writer: &IndexWriter) -> Result<Dataset> {
+    let keys = dataset.samples.iter().map(Sample::key).filter(|key| !key.is_ascii());
+    let keys: HashSet<String> = keys.collect();
     let mut rows = Vec::new();
     for (row, sample) in dataset.samples.iter().enumerate() {
-        if !writer.contains(&sample.key())? {
+        let key = sample.key();
+        let mut is_stored = writer.contains(&key)?;
+        if !is_stored && !key.is_ascii() {
+            for form in [key.nfc().collect::<String>(), key.nfd().collect()] {
+                is_stored |= !keys.contains(&form) && writer.contains(&form)?;
+            }
+        }
+        if !is_stored {
             rows.push(row);
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use semblance_embed::EmbedError;
-use semblance_embed::dataset::Dataset;
+use semblance_embed::dataset::{Dataset, DatasetError};
 use semblance_embed::extract::Failure;
 use semblance_embed::transform::ImageError;
 use semblance_index::IndexError;
@@ -113,7 +113,7 @@ pub enum QueryError {
         source: std::io::Error,
     },
     /// A file of metadata that cannot be understood.
-    #[error("{}, line {line}: {what}", path.display())]
+    #[error("{}{}: {what}", path.display(), if *line > 0 { format!(", line {line}") } else { String::new() })]
     Metadata {
         /// The file.
         path: PathBuf,
@@ -122,6 +122,24 @@ pub enum QueryError {
         /// What is wrong.
         what: String,
     },
+    /// A file of metadata of which no row belongs to a picture.
+    #[error(
+        "{}: none of its {rows} rows belongs to a picture: the first is for {example:?}, but keys of this catalogue are like \
+         {key_example:?}", path.display()
+    )]
+    MetadataUnmatched {
+        /// The file.
+        path: PathBuf,
+        /// Its rows.
+        rows: usize,
+        /// The key of the first row.
+        example: String,
+        /// A key that the catalogue has.
+        key_example: String,
+    },
+    /// A table that cannot be read.
+    #[error(transparent)]
+    Table(#[from] DatasetError),
     /// The place for new files is taken.
     #[error("{} is not empty: choose a new or an empty folder", path.display())]
     NotEmpty {

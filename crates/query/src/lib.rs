@@ -72,7 +72,7 @@ pub use embedded::Embedded;
 pub use engine::Engine;
 pub use error::{QueryError, Result};
 pub use evaluate::{EvalConfig, Gallery, Queries, evaluate, evaluate_vectors};
-pub use metadata::Metadata;
+pub use metadata::{FieldRemark, Metadata, MetadataSummary};
 pub use pictures::{CataloguePictures, PagePictures};
 pub use question::{Answer, Hit, Question};
 pub use report::Report;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Dataset, DatasetWarning, Split};
+use super::{Dataset, DatasetWarning, LeftOut, LeftOutReason, Split};
 use crate::transform::{ImageErrorKind, Limits, decode, read};
 
 /// The result of [`check`].
@@ -41,14 +41,57 @@ pub struct DataCheck {
     pub duplicates_across_classes: Vec<Vec<String>>,
     /// Classes with one photograph: no query for it can be answered by another.
     pub single_image_classes: Vec<String>,
+    /// What the folder holds that is not among the photographs.
+    pub left_out: Vec<LeftOut>,
     /// What was odd when the set was opened.
     pub warnings: Vec<DatasetWarning>,
+    /// How many there are of what is listed above.
+    pub counts: CheckCounts,
+}
+
+/// How many faults and oddities a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckCounts {
+    /// Listed files that are not there.
+    pub missing: usize,
+    /// Files that cannot be used.
+    pub unreadable: usize,
+    /// Files and folders left out because of which a photograph may be missing.
+    pub left_out: usize,
+    /// Files and folders left out that are no photographs: other files, hidden ones, those of systems.
+    pub passed_over: usize,
+    /// Folders without a photograph.
+    pub empty_folders: usize,
+    /// Files that repeat another one of their class.
+    pub duplicates_within_class: usize,
+    /// Files that repeat another one, in groups of which not all are of one class.
+    pub duplicates_across_classes: usize,
+    /// Classes with one photograph.
+    pub single_image_classes: usize,
 }
 
 impl DataCheck {
-    /// Whether every listed photograph can be used.
-    pub fn all_readable(&self) -> bool {
-        self.missing.is_empty() && self.unreadable.is_empty()
+    /// Whether every listed photograph can be used, and none may be missing from the list.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.unreadable.is_empty() && self.counts.left_out == 0
+    }
+
+    fn count(&mut self) {
+        let repeated = |groups: &[Vec<String>]| groups.iter().map(|group| group.len() - 1).sum();
+        let left_out = |wanted: &dyn Fn(LeftOutReason) -> bool| {
+            self.left_out.iter().filter(|group| wanted(group.reason)).map(|group| group.count).sum()
+        };
+        let is_empty = |reason| reason == LeftOutReason::EmptyFolder;
+        self.counts = CheckCounts {
+            missing: self.missing.len(),
+            unreadable: self.unreadable.len(),
+            left_out: left_out(&LeftOutReason::is_fault),
+            passed_over: left_out(&|reason| !reason.is_fault() && !is_empty(reason)),
+            empty_folders: left_out(&is_empty),
+            duplicates_within_class: repeated(&self.duplicates_within_class),
+            duplicates_across_classes: repeated(&self.duplicates_across_classes),
+            single_image_classes: self.single_image_classes.len(),
+        };
     }
 }
 
@@ -138,7 +181,9 @@ fn summarise(dataset: &Dataset, findings: &[Finding]) -> DataCheck {
         duplicates_within_class: Vec::new(),
         duplicates_across_classes: Vec::new(),
         single_image_classes: Vec::new(),
+        left_out: dataset.left_out.clone(),
         warnings: dataset.warnings.clone(),
+        counts: CheckCounts::default(),
     };
     let mut per_class = BTreeMap::<&str, usize>::new();
     let mut super_classes = std::collections::BTreeSet::new();
@@ -184,6 +229,7 @@ fn summarise(dataset: &Dataset, findings: &[Finding]) -> DataCheck {
         if same { &mut result.duplicates_within_class } else { &mut result.duplicates_across_classes }
             .push(names);
     }
+    result.count();
     result
 }
 
@@ -248,7 +294,16 @@ mod tests {
         assert_eq!(found.duplicates_within_class, [["a/1.png", "a/3.png"]]);
         assert_eq!(found.duplicates_across_classes, [["b/2.png", "c/1.png"]]);
         assert_eq!(found.single_image_classes, ["c"]);
-        assert!(!found.all_readable());
+        assert!(!found.is_complete());
+        let counts = CheckCounts {
+            missing: 1,
+            unreadable: 3,
+            duplicates_within_class: 1,
+            duplicates_across_classes: 1,
+            single_image_classes: 1,
+            ..CheckCounts::default()
+        };
+        assert_eq!(found.counts, counts);
         let json = serde_json::to_string(&found).unwrap();
         assert_eq!(serde_json::from_str::<DataCheck>(&json).unwrap(), found);
     }

@@ -10,14 +10,19 @@ pub(super) enum Fault {
     Outside(&'static str),
 }
 
-/// The path with `.` parts and doubled separators removed, so that one photograph has one key.
+/// The path with `.` and `..` parts and doubled separators removed, so that one photograph has one key.
 pub(super) fn normalise(value: &str) -> Result<String, Fault> {
+    if matches!(value.as_bytes(), [drive, b':', b'\\' | b'/', ..] if drive.is_ascii_alphabetic()) {
+        return Err(Fault::Outside("it names a drive; list paths relative to the root folder"));
+    }
     let mut parts = Vec::new();
     for component in Path::new(value).components() {
         match component {
             Component::CurDir => {}
             Component::Normal(part) => parts.push(part.to_string_lossy()),
-            Component::ParentDir => return Err(Fault::Outside("it has a `..` part")),
+            Component::ParentDir => {
+                parts.pop().ok_or(Fault::Outside("a `..` part climbs above the root folder"))?;
+            }
             Component::RootDir | Component::Prefix(_) => {
                 return Err(Fault::Outside("it is absolute; list paths relative to the root folder"));
             }
@@ -67,7 +72,10 @@ mod tests {
         assert_eq!(normalise("a b/ü.jpg").as_deref(), Ok("a b/ü.jpg"));
         assert_eq!(normalise(""), Err(Fault::Empty));
         assert_eq!(normalise("./"), Err(Fault::Empty));
-        assert!(matches!(normalise("a/../b.jpg"), Err(Fault::Outside(_))));
+        assert_eq!(normalise("a/../b.jpg").as_deref(), Ok("b.jpg"));
+        assert!(matches!(normalise("a/../../b.jpg"), Err(Fault::Outside(_))));
+        assert!(matches!(normalise("../root/b.jpg"), Err(Fault::Outside(_))));
+        assert!(matches!(normalise(r"C:\photos\b.jpg"), Err(Fault::Outside(_))));
         assert!(matches!(normalise("/etc/passwd"), Err(Fault::Outside(_))));
     }
 

@@ -14,13 +14,20 @@ use serde::{Deserialize, Serialize};
 
 pub mod check;
 mod error;
+mod file_finder;
 mod folder;
 mod inside;
+mod key_lookup;
+mod left_out;
 pub mod sample;
 mod sop;
-mod table;
+mod spelling;
+pub mod table;
+mod unicode_forms;
 
 pub use error::{DatasetError, DatasetWarning};
+pub use key_lookup::KeyLookup;
+pub use left_out::{LeftOut, LeftOutReason};
 pub use table::{Column, Header, TableConfig};
 
 /// The part of a benchmark a sample belongs to.
@@ -53,7 +60,7 @@ pub struct Sample {
     /// Path relative to [`Dataset::root`], with `/` between its parts; unique within the data set, so it also serves
     /// as the photograph's key in an index.
     pub path: PathBuf,
-    /// The product shown, if known.
+    /// The product shown, if known; in composed Unicode form (NFC) if the set was read by [`Dataset::open`].
     pub class: Option<String>,
     /// The category of the product, if known.
     pub super_class: Option<String>,
@@ -80,6 +87,9 @@ pub struct Dataset {
     /// What was odd about the set without making it useless.
     #[serde(default)]
     pub warnings: Vec<DatasetWarning>,
+    /// What the folder holds that is not among the samples, for folders without a table.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// How a data set is laid out.
@@ -118,8 +128,8 @@ pub struct DatasetConfig {
     pub format: Format,
     /// What to call it; `None` takes the name of the folder or table.
     pub name: Option<String>,
-    /// Accept symbolic links that lead out of the root folder. Without it such a link is an error, because a catalogue
-    /// could otherwise publish any file of the machine.
+    /// Accept symbolic links that lead out of the root folder. Without it such a link is left out of a folder, and an error in
+    /// a table, because a catalogue could otherwise publish any file of the machine.
     pub follow_outside_links: bool,
 }
 
@@ -156,6 +166,7 @@ impl Dataset {
             }
             Format::Sop { split } => sop::open(path, meta.is_dir(), split, config.follow_outside_links)?,
         };
+        unicode_forms::compose(&mut set);
         if let Some(name) = &config.name {
             set.name.clone_from(name);
         }
@@ -164,7 +175,7 @@ impl Dataset {
 
     /// A data set of the given samples, without warnings.
     pub fn new(root: impl Into<PathBuf>, name: impl Into<String>, samples: Vec<Sample>) -> Self {
-        Self { root: root.into(), name: name.into(), samples, warnings: Vec::new() }
+        Self { root: root.into(), name: name.into(), samples, warnings: Vec::new(), left_out: Vec::new() }
     }
 
     /// Number of photographs.
@@ -219,7 +230,13 @@ impl Dataset {
     }
 
     fn with_samples(&self, samples: Vec<Sample>) -> Self {
-        Self { root: self.root.clone(), name: self.name.clone(), samples, warnings: self.warnings.clone() }
+        Self {
+            root: self.root.clone(),
+            name: self.name.clone(),
+            samples,
+            warnings: self.warnings.clone(),
+            left_out: self.left_out.clone(),
+        }
     }
 }
 

@@ -57,10 +57,8 @@ pub(super) fn open(
         }
     }
     let Some((first_file, mut set)) = (!parts.is_empty()).then(|| parts.remove(0)) else {
-        return Err(DatasetError::EmptyFolder {
-            path: path.to_path_buf(),
-            extensions: "Ebay_train.txt, Ebay_test.txt".into(),
-        });
+        let lists = "Ebay_train.txt and Ebay_test.txt";
+        return Err(DatasetError::NoList { path: path.to_path_buf(), lists });
     };
     set.name = display_name(path);
     for (file, other) in parts {
@@ -151,10 +149,7 @@ mod tests {
         assert!(test.samples.iter().all(|s| s.split == Some(Split::Test)));
         let train = Dataset::open(&DatasetConfig::new(dir.path().join("Ebay_train.txt"))).unwrap();
         assert_eq!((train.len(), train.samples[0].split), (59_551, Some(Split::Train)));
-        assert!(matches!(
-            open_dir(dir.path(), Some(Split::Validation)),
-            Err(DatasetError::EmptyFolder { .. })
-        ));
+        assert!(matches!(open_dir(dir.path(), Some(Split::Validation)), Err(DatasetError::NoList { .. })));
     }
 
     #[test]

@@ -5,11 +5,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::file_finder::FileFinder;
 use super::folder::is_image_name;
-use super::inside::{Boundary, Fault, LINK_OUTSIDE, normalise};
+use super::inside::{Boundary, Fault, LINK_OUTSIDE};
 use super::{Dataset, DatasetError, Sample, Split, display_name};
 
-/// A column of a table, by its name in the header (in any case) or by its number.
+mod dialect;
+mod encoding;
+mod quotes;
+mod reader;
+
+pub use encoding::decode_text;
+pub use reader::{PATH_NAMES, Row, Table, column_name};
+
+/// A column of a table, by its name in the header (in any case and Unicode form) or by its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Column {
@@ -66,34 +75,17 @@ pub struct TableConfig {
     pub split_column: Option<Column>,
     /// Whether the first row names the columns.
     pub header: Header,
-    /// What stands between the fields; `None` takes the first of tab, comma, semicolon and space found in the first line.
+    /// What stands between the fields, an ASCII character; `None` finds it out from the rows, or from a first line `sep=;`.
     pub delimiter: Option<char>,
     /// The folder the paths are relative to; `None` is the folder the table lies in.
     pub root: Option<PathBuf>,
 }
 
-const PATH_NAMES: &[&str] = &[
-    "path",
-    "file",
-    "filename",
-    "file_name",
-    "filepath",
-    "file_path",
-    "image",
-    "image_path",
-    "image_file",
-    "photo",
-];
 const CLASS_NAMES: &[&str] =
     &["class", "label", "class_id", "class_name", "product", "product_id", "item_id", "fine", "target"];
 const SUPER_CLASS_NAMES: &[&str] =
     &["super_class", "superclass", "super_class_id", "category", "category_id", "coarse", "group"];
 const SPLIT_NAMES: &[&str] = &["split", "set", "subset", "partition"];
-
-struct Row {
-    line: u64,
-    fields: Vec<String>,
-}
 
 /// The places (from 0) of the columns.
 struct Layout {
@@ -108,18 +100,18 @@ pub(super) fn open(
     config: &TableConfig,
     follow_outside_links: bool,
 ) -> Result<Dataset, DatasetError> {
-    let bytes = std::fs::read(file).map_err(|e| DatasetError::io(file, e))?;
-    let rows = parse(file, &bytes, config.delimiter)?;
+    let table = Table::read(file, config.delimiter)?;
     let root = config.root.clone().unwrap_or_else(|| match file.parent() {
         Some(folder) if folder != Path::new("") => folder.to_path_buf(),
         _ => PathBuf::from("."),
     });
     let mut boundary = Boundary::new(&root).map_err(|e| DatasetError::io(&root, e))?;
-    let (layout, rows) = layout(file, &rows, config)?;
+    let (layout, rows) = layout(&table, config)?;
+    let mut finder = FileFinder::new(&root);
     let mut first_line: HashMap<String, u64> = HashMap::with_capacity(rows.len());
     let mut samples = Vec::with_capacity(rows.len());
     for row in rows {
-        let sample = layout.sample(file, &root, row)?;
+        let sample = layout.sample(file, &mut finder, row)?;
         let key = sample.key();
         if !follow_outside_links && !boundary.contains(&root.join(&sample.path)) {
             return Err(outside(file, row.line, &key, &root, LINK_OUTSIDE));
@@ -138,7 +130,10 @@ pub(super) fn open(
     if samples.is_empty() {
         return Err(DatasetError::EmptyTable { path: file.to_path_buf() });
     }
-    Ok(Dataset::new(root, display_name(file), samples))
+    let respelled = finder.warning(file);
+    let mut set = Dataset::new(root, display_name(file), samples);
+    set.warnings.extend(respelled);
+    Ok(set)
 }
 
 fn outside(file: &Path, line: u64, value: &str, root: &Path, reason: &'static str) -> DatasetError {
@@ -152,7 +147,7 @@ fn outside(file: &Path, line: u64, value: &str, root: &Path, reason: &'static st
 }
 
 impl Layout {
-    fn sample(&self, file: &Path, root: &Path, row: &Row) -> Result<Sample, DatasetError> {
+    fn sample(&self, file: &Path, finder: &mut FileFinder<'_>, row: &Row) -> Result<Sample, DatasetError> {
         let field = |place: usize| {
             row.fields.get(place).map(String::as_str).ok_or_else(|| DatasetError::ShortRow {
                 path: file.to_path_buf(),
@@ -168,9 +163,9 @@ impl Layout {
             Some(Err(error)) => Err(error),
         };
         let listed = field(self.path)?;
-        let path = normalise(listed).map_err(|fault| match fault {
+        let path = finder.find(listed, row.line).map_err(|fault| match fault {
             Fault::Empty => DatasetError::EmptyPath { path: file.to_path_buf(), line: row.line },
-            Fault::Outside(reason) => outside(file, row.line, listed, root, reason),
+            Fault::Outside(reason) => outside(file, row.line, listed, finder.root(), reason),
         })?;
         let split = match optional(self.split)? {
             None => None,
@@ -189,13 +184,10 @@ impl Layout {
     }
 }
 
-fn layout<'r>(
-    file: &Path,
-    rows: &'r [Row],
-    config: &TableConfig,
-) -> Result<(Layout, &'r [Row]), DatasetError> {
-    let Some(first) = rows.first() else {
-        return Err(DatasetError::EmptyTable { path: file.to_path_buf() });
+fn layout<'r>(table: &'r Table, config: &TableConfig) -> Result<(Layout, &'r [Row]), DatasetError> {
+    let file = &table.file;
+    let Some(first) = table.rows.first() else {
+        return Err(DatasetError::EmptyTable { path: file.clone() });
     };
     let wanted =
         [&config.path_column, &config.class_column, &config.super_class_column, &config.split_column];
@@ -205,30 +197,49 @@ fn layout<'r>(
         Header::No => false,
         Header::Auto => by_name || !first.fields.iter().any(|f| is_image_name(f)),
     };
-    let place = |column: &Option<Column>,
-                 names: &[&str],
-                 default: usize|
-     -> Result<Option<usize>, DatasetError> {
-        let find = |name: &str| first.fields.iter().position(|f| f.eq_ignore_ascii_case(name));
-        match column {
-            Some(Column::Number(number)) if (1..=first.fields.len()).contains(number) => Ok(Some(number - 1)),
-            Some(Column::Name(name)) if !has_header => {
-                Err(DatasetError::NoHeader { path: file.to_path_buf(), column: name.clone() })
+    let rows = if has_header { table.below_header()? } else { &table.rows };
+    let names: Vec<String> = first.fields.iter().map(|name| column_name(name)).collect();
+    let find = |name: &str| -> Result<Option<usize>, DatasetError> {
+        let mut places = (0..names.len()).filter(|&place| names[place] == column_name(name));
+        match (places.next(), places.next()) {
+            (Some(_), Some(_)) => {
+                Err(DatasetError::DuplicateColumn { path: file.clone(), column: name.to_owned() })
             }
-            Some(Column::Name(name)) if find(name).is_some() => Ok(find(name)),
-            Some(column) => Err(missing(file, column.to_string(), first, has_header)),
-            None if has_header => Ok(names.iter().find_map(|name| find(name))),
-            None => Ok((default < first.fields.len()).then_some(default)),
+            (place, _) => Ok(place),
         }
     };
+    let place =
+        |column: &Option<Column>, usual: &[&str], default: usize| -> Result<Option<usize>, DatasetError> {
+            match column {
+                Some(Column::Number(number)) if (1..=names.len()).contains(number) => Ok(Some(number - 1)),
+                Some(Column::Name(name)) if !has_header => {
+                    Err(DatasetError::NoHeader { path: file.clone(), column: name.clone() })
+                }
+                Some(Column::Name(name)) if find(name)?.is_some() => find(name),
+                Some(column) => Err(missing(file, column.to_string(), first, has_header)),
+                None if has_header => usual.iter().find_map(|name| find(name).transpose()).transpose(),
+                None => Ok((default < names.len()).then_some(default)),
+            }
+        };
     let path = place(&config.path_column, PATH_NAMES, 0)?;
     let path =
         path.ok_or_else(|| missing(file, format!("for the path ({})", PATH_NAMES.join(", ")), first, true))?;
+    if !has_header && config.path_column.is_none() && !is_image_name(&first.fields[path]) {
+        let elsewhere = first.fields.iter().position(|field| is_image_name(field));
+        if let Some(elsewhere) = elsewhere {
+            return Err(DatasetError::PathElsewhere {
+                path: file.clone(),
+                line: first.line,
+                value: first.fields[path].clone(),
+                column: elsewhere + 1,
+                delimiter: text_of_delimiter(table.delimiter),
+            });
+        }
+    }
     let class = place(&config.class_column, CLASS_NAMES, 1)?;
     let super_class = place(&config.super_class_column, SUPER_CLASS_NAMES, 2)?;
     let split = place(&config.split_column, SPLIT_NAMES, usize::MAX)?;
-    let layout = Layout { path, class, super_class, split };
-    Ok((layout, &rows[usize::from(has_header)..]))
+    Ok((Layout { path, class, super_class, split }, rows))
 }
 
 fn missing(file: &Path, column: String, first: &Row, has_header: bool) -> DatasetError {
@@ -241,66 +252,17 @@ fn missing(file: &Path, column: String, first: &Row, has_header: bool) -> Datase
     DatasetError::MissingColumn { path: file.to_path_buf(), column, present }
 }
 
-/// All rows with their line numbers, values trimmed.
-fn parse(file: &Path, bytes: &[u8], delimiter: Option<char>) -> Result<Vec<Row>, DatasetError> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let delimiter = delimiter.and_then(|d| u8::try_from(d).ok()).unwrap_or_else(|| guess_delimiter(bytes));
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .delimiter(delimiter)
-        .trim(csv::Trim::All)
-        .from_reader(bytes);
-    let mut record = csv::ByteRecord::new();
-    let mut rows = Vec::new();
-    loop {
-        let start = reader.position().clone();
-        // The parser skips blank lines after taking its position.
-        let skipped = &bytes[(start.byte() as usize).min(bytes.len())..];
-        let blank =
-            skipped.iter().take_while(|b| matches!(b, b'\r' | b'\n')).filter(|&&b| b == b'\n').count();
-        let line = start.line() + blank as u64;
-        let more = reader.read_byte_record(&mut record).map_err(|e| DatasetError::Malformed {
-            path: file.to_path_buf(),
-            line,
-            reason: e.to_string(),
-        })?;
-        if !more {
-            return Ok(rows);
-        }
-        let text = |field: &[u8]| match std::str::from_utf8(field) {
-            Ok(text) => Ok(unquote(text.trim()).to_owned()),
-            Err(_) => Err(DatasetError::NotUtf8 {
-                path: file.to_path_buf(),
-                line,
-                value: String::from_utf8_lossy(field).into_owned(),
-            }),
-        };
-        let fields = record.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-        if fields.iter().any(|f| !f.is_empty()) {
-            rows.push(Row { line, fields });
-        } else if fields.len() > 1 {
-            return Err(DatasetError::EmptyPath { path: file.to_path_buf(), line });
-        }
+/// A delimiter as messages name it.
+fn text_of_delimiter(delimiter: char) -> &'static str {
+    match delimiter {
+        ',' => "commas",
+        ';' => "semicolons",
+        '\t' => "tabs",
+        '|' => "bars",
+        ' ' => "spaces",
+        _ => "delimiters",
     }
-}
-
-/// `a, "b"` has a space before the quote, so the parser takes the quotes for part of the value.
-fn unquote(text: &str) -> &str {
-    text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text)
-}
-
-fn guess_delimiter(bytes: &[u8]) -> u8 {
-    let first = bytes.split(|&b| b == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
-    let first = first.trim_ascii();
-    if let Some(&found) = b"\t,;".iter().find(|d| first.contains(d)) {
-        return found;
-    }
-    // `n01/1.jpg 7` is two fields, `my photos/1.jpg` is one.
-    let one_path = is_image_name(&String::from_utf8_lossy(first));
-    if first.contains(&b' ') && !one_path { b' ' } else { b',' }
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;

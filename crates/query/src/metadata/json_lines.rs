@@ -1,0 +1,109 @@
+//! Metadata as JSON lines: one object per line.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::value::Cell;
+
+/// A line: its number, from 1, and the entries of its object.
+pub(super) type Line = (u64, Vec<(String, Cell)>);
+
+/// Reads all lines that are not empty.
+///
+/// # Errors
+/// The line and what is wrong with it.
+pub(super) fn read(text: &str) -> Result<Vec<Line>, (u64, String)> {
+    let lines = text.lines().zip(1u64..).filter(|(text, _)| !text.trim().is_empty());
+    lines
+        .map(|(text, line)| {
+            let entries: Entries<'_> = serde_json::from_str(text)
+                .map_err(|e| (line, format!("it is no JSON object (one per line is wanted): {e}")))?;
+            let cells = entries.0.into_iter().map(|(name, raw)| Ok((name, cell(raw.get())?)));
+            let cells = cells.collect::<Result<_, serde_json::Error>>();
+            Ok((line, cells.map_err(|e| (line, e.to_string()))?))
+        })
+        .collect()
+}
+
+/// Numbers stay as they are written.
+fn cell(raw: &str) -> Result<Cell, serde_json::Error> {
+    if is_number(raw) { Ok(Cell::Number(raw.to_owned())) } else { Ok(Cell::Other(nested(raw)?)) }
+}
+
+fn is_number(raw: &str) -> bool {
+    raw.starts_with('-') || raw.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// The value; within lists and objects, whole numbers of too many digits are text.
+fn nested(raw: &str) -> Result<Value, serde_json::Error> {
+    if raw.starts_with('[') {
+        let parts: Vec<&RawValue> = serde_json::from_str(raw)?;
+        return parts.into_iter().map(|part| nested(part.get())).collect();
+    }
+    if raw.starts_with('{') {
+        let entries: Entries<'_> = serde_json::from_str(raw)?;
+        let values = entries.0.into_iter().map(|(name, part)| Ok((name, nested(part.get())?)));
+        return Ok(Value::Object(values.collect::<Result<Map<_, _>, serde_json::Error>>()?));
+    }
+    if !is_number(raw) {
+        return serde_json::from_str(raw);
+    }
+    let number = super::value::number(raw, super::value::Source::Json);
+    Ok(number.map_or_else(|_| Value::String(raw.to_owned()), Value::Number))
+}
+
+/// The entries of an object in their order, none twice.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries: Vec<(String, &'de RawValue)> = Vec::new();
+                let mut names = std::collections::HashSet::new();
+                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    if !names.insert(name.clone()) {
+                        return Err(A::Error::custom(format!("{name:?} is there twice")));
+                    }
+                    entries.push((name, value));
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_keep_every_digit_also_inside_of_lists() {
+        let line = r#" {"a": 12345678901234567890103, "b": [1, 12345678901234567890103, {"c": 0.1}], "d": null, "e": "x"}"#;
+        let read = read(line).unwrap();
+        let of = |name: &str| read[0].1.iter().find(|(n, _)| n == name).unwrap().1.clone();
+        assert_eq!(of("a"), Cell::Number("12345678901234567890103".into()));
+        assert_eq!(of("b"), Cell::Other(json!([1, "12345678901234567890103", {"c": 0.1}])));
+        assert_eq!((of("d"), of("e")), (Cell::Other(Value::Null), Cell::Other(json!("x"))));
+    }
+
+    #[test]
+    fn faults_have_a_line() {
+        let (line, what) = read("{\"a\": 1}\n\n{\"a\": 1, \"b\": 2, \"a\": 3}\n").unwrap_err();
+        assert!(line == 3 && what.contains("\"a\" is there twice"), "{what}");
+        assert!(read("[1]").unwrap_err().1.contains("no JSON object"));
+        assert!(read("{\"a\": {\"b\": 1, \"b\": 2}}").unwrap_err().1.contains("twice"));
+    }
+}
