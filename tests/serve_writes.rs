@@ -41,9 +41,9 @@ fn a_repeated_request_is_done_once_and_answered_alike() {
         .form("POST", &format!("{SHOP}/items"), Some(&photo), &[("item", &hat.to_string())])
         .fails(409, "key_taken");
     // Many at once are one.
+    let cap = json!({ "key": "cap", "class": "cap" });
     let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let cap = &json!({ "key": "cap", "class": "cap" });
-        let (server, photo) = (&server, &photo);
+        let (server, photo, cap) = (&server, &photo, &cap);
         let all: Vec<_> =
             (0..8).map(|_| scope.spawn(move || send(server, "POST", "two", photo, cap).status)).collect();
         all.into_iter().map(|one| one.join().expect("a client")).collect()
