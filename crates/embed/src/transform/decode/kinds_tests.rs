@@ -151,7 +151,10 @@ fn jpegs_with_a_hole_are_damaged_and_cut_ones_are_truncated() {
             let refused = matches!(kind, ImageErrorKind::Damaged(_) | ImageErrorKind::Truncated);
             assert!(refused, "ended at {part} %: {kind}");
             let removed = [cut, &jpeg[(from + length / 4).min(end)..]].concat();
-            both(&removed);
+            // Of a progressive JPEG this small, whole scans may be removed: such files are valid.
+            if !jpeg.windows(2).any(|pair| pair == [0xff, 0xc2]) {
+                both(&removed);
+            }
         }
     }
 }

@@ -5,7 +5,6 @@ use image::metadata::Orientation;
 use super::super::colour_profile::ColourSpace;
 use super::super::{ImageErrorKind, orientation};
 
-pub(super) const START_OF_IMAGE: u8 = 0xd8;
 pub(super) const END_OF_IMAGE: u8 = 0xd9;
 pub(super) const START_OF_SCAN: u8 = 0xda;
 pub(super) const HUFFMAN_TABLES: u8 = 0xc4;

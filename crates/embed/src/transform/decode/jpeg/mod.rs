@@ -12,6 +12,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 use super::colour_profile::Pixels;
 use super::{Decoded, ImageErrorKind, Limits};
 
+mod block;
 mod header;
 mod huffman;
 mod reduced;
