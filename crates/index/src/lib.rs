@@ -42,6 +42,7 @@ mod build;
 mod candidates;
 mod codec;
 mod coded_query;
+mod codes;
 mod columns;
 mod commit;
 mod config;
@@ -81,6 +82,7 @@ mod visited;
 mod walk;
 mod writer;
 
+pub use codes::precision::Precision;
 pub use config::{
     Builder, Codes, Durability, HnswConfig, IndexConfig, MAX_DIM, Memory, Progress, RESIDENT_BYTES, Stage,
     is_finished,
