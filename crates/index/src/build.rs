@@ -178,7 +178,8 @@ struct Inserter<'a> {
     query: Query<'a>,
     /// A node whose score with others is wanted.
     pair: Query<'a>,
-    selection: Selection,
+    /// The links chosen on each layer.
+    selections: Vec<Selection>,
     row: Selection,
     names: Vec<u32>,
     scores: Vec<f32>,
@@ -189,7 +190,7 @@ impl<'a> Inserter<'a> {
         Self {
             query: codes.blank_query(),
             pair: codes.blank_query(),
-            selection: Selection::default(),
+            selections: (0..=MAX_LEVEL).map(|_| Selection::default()).collect(),
             row: Selection::default(),
             names: Vec::new(),
             scores: Vec::new(),
@@ -213,11 +214,16 @@ impl<'a> Inserter<'a> {
             search_layer(graph, &self.query, start, layer, config.ef_construction, Pace::Thorough, scratch);
             start = scratch.pool[0];
             scratch.pool.retain(|c| c.node != node);
-            self.selection.choose(&scratch.pool, graph.m, &mut self.pair);
-            self.link(graph, node, layer);
-            for at in 0..self.selection.links.len() {
-                self.link_back(graph, self.selection.links[at], node, layer);
+            self.selections[usize::from(layer)].choose(&scratch.pool, graph.m, &mut self.pair);
+        }
+        // The ground first: a node met on a layer has its links on those below.
+        for layer in 0..=level.min(top) {
+            let selection = std::mem::take(&mut self.selections[usize::from(layer)]);
+            self.link(graph, node, layer, &selection);
+            for &link in &selection.links {
+                self.link_back(graph, link, node, layer);
             }
+            self.selections[usize::from(layer)] = selection;
         }
         if raising.is_some() && level > top {
             graph.set_entry(node);
@@ -225,20 +231,20 @@ impl<'a> Inserter<'a> {
     }
 
     /// Gives a node the links chosen.
-    fn link(&mut self, graph: &Growing<'_>, node: u32, layer: u8) {
+    fn link(&mut self, graph: &Growing<'_>, node: u32, layer: u8, selection: &Selection) {
         let mut taken = graph.taken[node as usize].lock().expect("no thread panics here");
         let room = graph.row(node, layer).len();
         // Another thread may have linked to this node already: what it wrote is chosen among as well.
         self.names.clear();
         graph.each(node, layer, |link| self.names.push(link));
-        self.names.retain(|name| self.selection.links.iter().all(|l| l.node != *name));
+        self.names.retain(|name| selection.links.iter().all(|l| l.node != *name));
         if self.names.is_empty() {
-            graph.put(node, layer, &self.selection, &mut taken);
+            graph.put(node, layer, selection, &mut taken);
             return;
         }
         self.query.scores(&self.names, &mut self.scores);
         let others = self.names.iter().zip(&self.scores).map(|(&node, &score)| Scored { score, node });
-        let mut all: Vec<Scored> = self.selection.links.iter().copied().chain(others).collect();
+        let mut all: Vec<Scored> = selection.links.iter().copied().chain(others).collect();
         all.sort_by(best_first);
         self.row.choose(&all, room, &mut self.pair);
         graph.put(node, layer, &self.row, &mut taken);
@@ -263,10 +269,12 @@ impl<'a> Inserter<'a> {
             self.row.links.clear();
             self.row.links.extend(self.names.iter().zip(scores).map(scored));
             self.row.taken = usize::from(*taken);
-            if self.row.admit(link, row.len(), &self.query) {
-                graph.put(neighbour.node, layer, &self.row, &mut taken);
+            if self.names.len() < row.len() || !self.row.holds_copies(link) {
+                if self.row.admit(link, row.len(), &self.query) {
+                    graph.put(neighbour.node, layer, &self.row, &mut taken);
+                }
+                return;
             }
-            return;
         }
         if let Some(place) = row.get(self.names.len()) {
             place.store(node, Relaxed);

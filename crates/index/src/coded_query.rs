@@ -5,7 +5,10 @@ use half::slice::HalfFloatSliceExt;
 use crate::kernel::{self, LINE, prefetch};
 use crate::quantize::{CodeView, Matrix, STORED_LIMIT, quantize};
 use crate::rows::Rows;
+use crate::walk::Scored;
 
+/// Step of an f16 number in relation to its size, at most.
+const F16_STEP: f32 = 1.0 / 1024.0;
 /// Cache lines from which on a row is worth scoring in two parts.
 const CUT_FROM: usize = 4;
 /// Eighths of a row's lines that are the first part.
@@ -100,6 +103,25 @@ impl Query<'_> {
                 }
                 self.scale = scales[node as usize] * if halved { 2.0 } else { 1.0 };
                 self.sum_up();
+            }
+        }
+    }
+
+    /// Standard deviation of a score by codes from the score by vectors, for unit vectors whose codes are rounded
+    /// independently of them; `nodes` are those scored.
+    pub(crate) fn deviation(&self, nodes: &[Scored]) -> f32 {
+        // Rounding to steps of s is off by s / √12 in the mean square.
+        let uniform = 12f32.sqrt().recip();
+        match self.view.matrix {
+            // What summing in another order changes.
+            Matrix::F32(_) => 4.0 * f32::EPSILON,
+            Matrix::F16(_) => {
+                let largest = self.floats.all::<f32>().iter().fold(0.0f32, |max, x| max.max(x.abs()));
+                2.0 * F16_STEP * uniform * largest + 4.0 * f32::EPSILON
+            }
+            Matrix::I8 { scales, .. } => {
+                let largest = nodes.iter().map(|s| scales[s.node as usize]).fold(0.0, f32::max);
+                uniform * largest.hypot(self.scale)
             }
         }
     }

@@ -103,7 +103,8 @@ pub enum Builder {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Codes {
-    /// `I8` from dimension 64 on, `F32` below, where so few digits tell too few vectors apart.
+    /// `F32` below dimension 64; from 64 on `I8`, or the first of `F16` and `F32` that tells neighbours apart where a
+    /// sample of the vectors shows that `I8` does not, as with near-copies. [`crate::Manifest::codes`] says which.
     #[default]
     Auto,
     /// The vectors themselves.
@@ -115,13 +116,23 @@ pub enum Codes {
 }
 
 impl Codes {
-    /// What `Auto` means for a dimension.
+    /// What `Auto` means for a dimension, unless the vectors need finer codes.
     pub fn resolve(self, dim: usize) -> Self {
         match self {
             Self::Auto if dim >= 64 => Self::I8,
             Self::Auto => Self::F32,
             chosen => chosen,
         }
+    }
+
+    /// The one of two kinds with more digits; none is `Auto`.
+    pub(crate) fn finer(self, other: Self) -> Self {
+        let bits = |codes| match codes {
+            Self::F32 => 32,
+            Self::F16 => 16,
+            Self::I8 | Self::Auto => 8,
+        };
+        if bits(other) > bits(self) { other } else { self }
     }
 }
 

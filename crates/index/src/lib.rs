@@ -45,6 +45,7 @@ mod cancel;
 mod candidates;
 mod codec;
 mod coded_query;
+mod codes;
 mod config;
 mod contest;
 mod error;
@@ -82,6 +83,7 @@ mod walk;
 mod writer;
 
 pub use cancel::Cancel;
+pub use codes::precision::Precision;
 pub use config::{
     Builder, Codes, Durability, HnswConfig, IndexConfig, MAX_DIM, Memory, Progress, RESIDENT_BYTES, Stage,
     is_finished,

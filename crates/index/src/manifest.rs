@@ -8,13 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::block_file::open_regular;
-use crate::config::IndexConfig;
+use crate::codes::precision::Precision;
+use crate::config::{Codes, IndexConfig};
 use crate::error::{IndexError, Result};
 
 /// Name of the manifest within the folder of the index.
 pub const FILE_NAME: &str = "manifest.json";
-/// Format version this program writes.
-pub const FORMAT: u32 = 1;
+/// Newest format version, which this program writes where [`Manifest::precision`] says something, and else the oldest.
+pub const FORMAT: u32 = 2;
 /// Oldest format version this program reads.
 pub const OLDEST_FORMAT: u32 = 1;
 
@@ -40,6 +41,9 @@ pub struct Manifest {
     pub generation: u64,
     /// Number of the last write this state holds.
     pub sequence: u64,
+    /// Present where 8-bit codes cannot tell neighbours apart: which codes can, as measured when the graph was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// The files of this state.
     pub files: Vec<FileEntry>,
     /// CRC-32 of the manifest itself without this field, in hexadecimal.
@@ -75,6 +79,15 @@ pub enum FileRole {
 }
 
 impl Manifest {
+    /// The codes that the graph is searched with.
+    pub fn codes(&self) -> Codes {
+        let codes = self.config.codes.resolve(self.config.dim);
+        match self.precision {
+            Some(precision) if self.config.codes == Codes::Auto => codes.finer(precision.codes),
+            _ => codes,
+        }
+    }
+
     /// The file of a role.
     pub(crate) fn file(&self, role: FileRole) -> Option<&FileEntry> {
         self.files.iter().find(|f| f.role == role)
@@ -186,6 +199,7 @@ mod tests {
             dead_nodes: 0,
             generation: 1,
             sequence: 3,
+            precision: None,
             files: vec![FileEntry { role: FileRole::Graph, name: "graph-1".into(), bytes: 9, crc32: 5 }],
             checksum: String::new(),
         }

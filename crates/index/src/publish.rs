@@ -6,11 +6,12 @@ use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 
 use crate::block_file::{BlockFile, BlockWriter};
+use crate::codes::precision::{self, Precision};
 use crate::config::{Builder, Codes, IndexConfig, Memory, Progress, Stage};
 use crate::error::{IndexError, Result};
 use crate::graph::{GraphData, MAX_NODES, NONE};
 use crate::item_table::ItemTableBuilder;
-use crate::manifest::{FORMAT, FileEntry, FileRole, Manifest, sync_dir};
+use crate::manifest::{FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT, sync_dir};
 use crate::quantize::{CodeBuffer, built_over, row_bytes};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
@@ -80,7 +81,7 @@ fn write(
     let mut files = parts.files;
     files.push(items);
     let manifest = Manifest {
-        format: FORMAT,
+        format: if parts.precision.is_some() { FORMAT } else { OLDEST_FORMAT },
         program: env!("CARGO_PKG_VERSION").into(),
         finished_at: Manifest::now(),
         config: store.config().clone(),
@@ -89,6 +90,7 @@ fn write(
         dead_nodes,
         generation: names.generation,
         sequence: state.sequence,
+        precision: parts.precision,
         files,
         checksum: String::new(),
     };
@@ -142,6 +144,7 @@ impl Names<'_> {
 struct Parts {
     files: Vec<FileEntry>,
     nodes: usize,
+    precision: Option<Precision>,
     /// Ids in rising order and the node of each.
     ids: Vec<u64>,
     node_of: Vec<u32>,
@@ -176,7 +179,7 @@ impl Distinct<'_> {
 
 fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Result<Parts> {
     let config = store.config();
-    let (dim, kind) = (config.dim, config.codes.resolve(config.dim));
+    let (dim, mut kind) = (config.dim, config.codes.resolve(config.dim));
     let total = store.state()?.items;
     let mut distinct = Distinct { store, met: HashMap::new(), other: vec![] };
     let mut codes = CodeBuffer::new(dim, built_over(kind, dim));
@@ -209,6 +212,19 @@ fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Res
     let vectors = BlockFile::open(names.dir, &entry)?;
     let stride = row_bytes(dim, Codes::F32) / 4;
     let rows = vectors.slice::<f32>(0, nodes as usize * stride)?;
+    let precision = precision::measure(rows, stride, dim);
+    let mut linked = built_over(kind, dim);
+    if let Some(precision) = precision {
+        if config.codes == Codes::Auto {
+            kind = kind.finer(precision.codes);
+        }
+        linked = built_over(kind, dim).finer(precision.codes);
+        if linked != built_over(config.codes, dim) {
+            codes = CodeBuffer::new(dim, linked);
+            codes.reserve(nodes as usize);
+            rows.chunks_exact(stride).for_each(|row| codes.push(&row[..dim]));
+        }
+    }
     let graph = match config.hnsw.builder {
         Builder::Native => {
             build::extend(GraphData::unlinked(config.hnsw.m, vec![]), codes.view(), &config.hnsw, progress)
@@ -231,6 +247,11 @@ fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Res
         }
     }
     files.push(file.finish(FileRole::Vectors)?);
+    if kind != linked && kind != Codes::F32 {
+        codes = CodeBuffer::new(dim, kind);
+        codes.reserve(nodes as usize);
+        rows.chunks_exact(stride).for_each(|row| codes.push(&row[..dim]));
+    }
     drop(vectors);
     let _ = fs::remove_file(&unordered);
     if kind != Codes::F32 {
@@ -243,7 +264,7 @@ fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Res
         files.push(file.finish(FileRole::Codes)?);
     }
     progress(Progress { stage: Stage::Write, done: order.len() as u64, total: order.len() as u64 });
-    Ok(Parts { files, nodes: order.len(), ids, node_of })
+    Ok(Parts { files, nodes: order.len(), precision, ids, node_of })
 }
 
 fn check_count(nodes: usize) -> Result<()> {
@@ -276,17 +297,27 @@ impl<'a> Plan<'a> {
 
 fn extend(store: &Store, names: &Names<'_>, plan: &Plan<'_>, progress: OnProgress<'_>) -> Result<Parts> {
     let (previous, config) = (plan.previous, store.config());
-    let (dim, kind, old) = (config.dim, config.codes.resolve(config.dim), previous.nodes());
-    let mut codes = CodeBuffer::new(dim, built_over(kind, dim));
+    let (dim, kind, old) = (config.dim, previous.manifest.codes(), previous.nodes());
+    let linked = match previous.manifest.precision {
+        Some(precision) => built_over(kind, dim).finer(precision.codes),
+        None => built_over(kind, dim),
+    };
+    let mut codes = CodeBuffer::new(dim, linked);
     codes.reserve(old + plan.changed.len());
+    // Those that are searched with, where the graph is linked by others.
+    let mut searched = (kind != linked && kind != Codes::F32).then(|| CodeBuffer::new(dim, kind));
     let mut vectors = BlockWriter::create(&names.path("vectors"))?;
     for node in 0..old as u32 {
         let vector = previous.vector(node)?;
-        if kind == Codes::F32 {
-            codes.push(&vector[..dim]);
-        } else {
+        if kind == linked && kind != Codes::F32 {
             let (row, scale) = previous.raw_codes(node);
             codes.push_raw(row, scale);
+        } else {
+            codes.push(&vector[..dim]);
+        }
+        if let Some(searched) = &mut searched {
+            let (row, scale) = previous.raw_codes(node);
+            searched.push_raw(row, scale);
         }
         vectors.write_pod(vector)?;
     }
@@ -307,6 +338,7 @@ fn extend(store: &Store, names: &Names<'_>, plan: &Plan<'_>, progress: OnProgres
             row.all_mut()[..dim].copy_from_slice(&vector);
             vectors.write_pod(row.all::<f32>())?;
             codes.push(&vector);
+            searched.iter_mut().for_each(|codes| codes.push(&vector));
             nodes += 1;
             check_count(nodes as usize)?;
         }
@@ -315,6 +347,7 @@ fn extend(store: &Store, names: &Names<'_>, plan: &Plan<'_>, progress: OnProgres
     let graph = build::extend(previous.graph().to_data(), codes.view(), &config.hnsw, progress);
     let mut files = vec![graph.write(&names.path("graph"))?, vectors.finish(FileRole::Vectors)?];
     if kind != Codes::F32 {
+        let codes = searched.unwrap_or(codes);
         let mut file = BlockWriter::create(&names.path("codes"))?;
         (0..nodes).try_for_each(|node| file.write(codes.row(node)))?;
         file.write_pod(codes.scales())?;
@@ -336,7 +369,7 @@ fn extend(store: &Store, names: &Names<'_>, plan: &Plan<'_>, progress: OnProgres
         node_of.push(node);
         Ok(())
     })?;
-    Ok(Parts { files, nodes: nodes as usize, ids, node_of })
+    Ok(Parts { files, nodes: nodes as usize, precision: previous.manifest.precision, ids, node_of })
 }
 
 /// The node an item had and keeps, if only what is known of it changed and not its vector.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Codes;
 use crate::error::Result;
 use crate::item_table::NodeRows;
+use crate::kernel::score_f32;
 use crate::rescore;
 use crate::tail::State;
 use crate::vector_index::{Neighbor, SearchParams};
@@ -275,7 +276,7 @@ fn walk(
     let (graph, codes) = (snapshot.graph(), snapshot.codes().query(query));
     let all = accept.bits.is_none() && snapshot.manifest.dead_nodes == 0;
     with_scratch(|scratch| {
-        loop {
+        let whole = loop {
             walk::search(&graph, &codes, ef, scratch);
             *scored += scratch.scored;
             // In a range search the pool must reach down to the bound (codes are off by less than the slack).
@@ -286,24 +287,35 @@ fn walk(
                 || whole
                 || scratch.pool.len() >= k.saturating_mul(2)
             {
-                break;
+                break whole;
             }
             ef = ef.saturating_mul(2).min(graph.nodes());
-        }
+        };
         let ranged = min != f32::NEG_INFINITY;
-        let keep = if ranged { usize::MAX } else { rescore::candidates(snapshot, k) };
-        let pool = scratch.pool.iter().filter(|s| all || accept.node(s.node)).take(keep);
-        let mut nodes: Vec<Scored> = pool.copied().collect();
+        let counted = |pool: &[Scored]| -> Vec<Scored> {
+            pool.iter().filter(|s| all || accept.node(s.node)).copied().collect()
+        };
+        let mut nodes = counted(&scratch.pool);
         if nodes.len() < k.min(accept.count) && !ranged {
             return Ok(Walked::TooFew);
         }
-        // Not needed where a walk's scores are those of exact search, to the last bit.
-        if snapshot.manifest.config.codes.resolve(snapshot.dim()) != Codes::F32 || codes.cut().is_some() {
-            *scored += if ranged {
-                rescore::all(snapshot, padded, &mut nodes)?
-            } else {
-                rescore::best(snapshot, padded, &mut nodes, k)?
-            };
+        if ranged {
+            *scored += rescore::all(snapshot, padded, &mut nodes)?;
+        } else if snapshot.manifest.codes() == Codes::F32 && codes.cut().is_none() {
+            // The walk's scores are those of exact search, to the last bit.
+        } else {
+            let rescored = rescore::best(snapshot, padded, &codes, &mut nodes, k)?;
+            *scored += rescored.scored;
+            if rescored.undecided && snapshot.manifest.codes() != Codes::F32 && !whole {
+                let rows = snapshot.unchecked_exact()?.rows;
+                *scored += walk::refine(&graph, ef, scratch, |nodes, scores| {
+                    nodes.iter().try_for_each(|&node| snapshot.vector(node).map(drop))?;
+                    scores.resize(nodes.len(), 0.0);
+                    score_f32(padded, rows, nodes, scores);
+                    Ok(())
+                })?;
+                nodes = counted(&scratch.pool);
+            }
         }
         Ok(Walked::Enough(nodes, ef))
     })

@@ -3,12 +3,26 @@
 //! Malkov and Yashunin 2016, algorithm 4: of the candidates, best first, one is taken if it is nearer to the node than to
 //! any already taken, so that links lead in all directions; what room is left goes to the nearest of those passed over.
 //! A list keeps the two apart, so that a further link finds its place by a few scores instead of by a new choice.
+//!
+//! Near-copies of a node would fill its list and leave no room for links out of their cluster, which would then be an
+//! island. Where candidates hold both near-copies and other nodes, a list stays partly empty: further links are added
+//! while there is room, and a full list is chosen again.
 
 use crate::coded_query::Query;
 use crate::walk::Scored;
 
 /// Candidates compared with those taken before at once. More are often not needed: few are enough to fill a list.
 const BLOCK: usize = 32;
+/// A link is to a near-copy if its squared distance is below this share of another link's.
+const COPY: f32 = 0.02;
+/// Share of a list that near-copies passed over may fill, one in so many.
+const COPIES_FILL: usize = 4;
+
+/// Of two links of a node, whether the nearer one is a near-copy of the node as seen from the farther one. The
+/// squared distance of unit vectors is two minus twice their score.
+fn is_copy(near: Scored, far: Scored) -> bool {
+    1.0 - near.score < COPY * (1.0 - far.score)
+}
 
 /// Links of a node: the taken ones, then those passed over, each best first.
 #[derive(Default)]
@@ -41,9 +55,12 @@ impl Selection {
             }
         }
         self.taken = self.links.len();
+        let copies =
+            candidates.first().zip(candidates.last()).is_some_and(|(&near, &far)| is_copy(near, far));
+        let full = if copies { count / COPIES_FILL } else { count };
         let mut taken = 0;
         for candidate in candidates {
-            if self.links.len() >= count {
+            if self.links.len() >= full {
                 break;
             }
             if taken < self.taken && self.links[taken].node == candidate.node {
@@ -65,6 +82,15 @@ impl Selection {
         pair.scores(&self.names, &mut self.scores);
         let mut scores = self.scores.iter();
         self.left.retain(|c| *scores.next().expect("a score for each") < c.score);
+    }
+
+    /// Whether the list, with one more link, holds near-copies of its node beside other nodes.
+    pub(crate) fn holds_copies(&self, link: Scored) -> bool {
+        let (taken, passed) = self.links.split_at(self.taken);
+        let by_score = |a: &&Scored, b: &&Scored| a.score.total_cmp(&b.score);
+        let near = [taken.first(), passed.first(), Some(&link)].into_iter().flatten().max_by(by_score);
+        let far = [taken.last(), passed.last(), Some(&link)].into_iter().flatten().min_by(by_score);
+        near.zip(far).is_some_and(|(&near, &far)| is_copy(near, far))
     }
 
     /// Adds a link to a list with so much room, if it belongs there; `query` is its node. Returns whether it does.

@@ -60,7 +60,7 @@ impl Snapshot {
                 )
             })
         };
-        let (dim, codes) = (manifest.config.dim, manifest.config.codes.resolve(manifest.config.dim));
+        let (dim, codes) = (manifest.config.dim, manifest.codes());
         let vectors = BlockFile::open(dir, entry(FileRole::Vectors)?)?;
         let codes_file = match codes {
             Codes::F32 => None,
@@ -141,7 +141,7 @@ impl Snapshot {
 
     fn try_codes(&self) -> Result<CodeView<'_>> {
         let (dim, nodes) = (self.dim(), self.nodes());
-        let codes = self.manifest.config.codes.resolve(dim);
+        let codes = self.manifest.codes();
         let bytes = nodes * row_bytes(dim, codes);
         let file = self.codes.as_ref().unwrap_or(&self.vectors);
         let all = self.resident.as_deref().unwrap_or(file.bytes());
@@ -165,10 +165,10 @@ impl Snapshot {
 
     /// Row of codes and scale of a node, as they stand in the file.
     pub(crate) fn raw_codes(&self, node: u32) -> (&[u8], Option<f32>) {
-        let bytes = row_bytes(self.dim(), self.manifest.config.codes.resolve(self.dim()));
+        let bytes = row_bytes(self.dim(), self.manifest.codes());
         let file = self.codes.as_ref().unwrap_or(&self.vectors);
         let row = &file.bytes()[node as usize * bytes..(node as usize + 1) * bytes];
-        let scaled = self.manifest.config.codes.resolve(self.dim()) == Codes::I8;
+        let scaled = self.manifest.codes() == Codes::I8;
         let scale = || {
             let at = self.nodes() * bytes + node as usize * 4;
             f32::from_le_bytes(file.bytes()[at..at + 4].try_into().expect("4 bytes"))

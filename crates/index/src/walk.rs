@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::coded_query::Query;
 use crate::contest::Contest;
+use crate::error::Result;
 use crate::graph::{GraphView, NONE};
 use crate::visited::Visited;
 
@@ -241,6 +242,37 @@ pub(crate) fn search(graph: &GraphView<'_>, query: &Query<'_>, ef: usize, scratc
     search_layer(graph, query, start, 0, ef.min(graph.nodes()), Pace::Quick, scratch);
 }
 
+/// Walks on from the pool of [`search`] by other scores: scores the pool by them, and then follows links as far as they
+/// lead to better nodes. `score` gives the scores of nodes. Returns how many were scored.
+pub(crate) fn refine(
+    graph: &GraphView<'_>,
+    ef: usize,
+    scratch: &mut Scratch,
+    mut score: impl FnMut(&[u32], &mut Vec<f32>) -> Result<()>,
+) -> Result<usize> {
+    let mut scores = Vec::new();
+    scratch.fresh.clear();
+    scratch.fresh.extend(scratch.pool.iter().map(|s| s.node));
+    scratch.visited.begin(graph.nodes());
+    scratch.visited.visit(&mut scratch.fresh);
+    scratch.pool.clear();
+    let (mut next, mut scored) = (0, 0);
+    loop {
+        scored += scratch.fresh.len();
+        score(&scratch.fresh, &mut scores)?;
+        for (at, &score) in scores.iter().enumerate() {
+            if let Some(place) = scratch.offer(ef, Scored { score, node: scratch.fresh[at] }) {
+                next = next.min(place);
+            }
+        }
+        let Some((first, _)) = scratch.follow(graph, 0, next, TOGETHER) else { break };
+        next = first + 1;
+        scratch.visited.visit(&mut scratch.fresh);
+    }
+    scratch.pool.iter_mut().for_each(|candidate| candidate.node &= !EXPANDED);
+    Ok(scored)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +309,25 @@ mod tests {
                 assert_eq!(found, [0, 1, 2, 3, 4]);
             }
         });
+    }
+
+    #[test]
+    fn a_refined_walk_goes_on_by_the_other_scores() {
+        let (graph, rows) = circle(100);
+        let mut scratch = Scratch::default();
+        search(&graph.view(), &CodeView::f32(2, &rows).query(&rows[..2]), 5, &mut scratch);
+        // By the other scores node 30 is the nearest.
+        let other = |nodes: &[u32], scores: &mut Vec<f32>| {
+            scores.clear();
+            scores.extend(nodes.iter().map(|&node| -(node as f32 - 30.0).abs()));
+            Ok(())
+        };
+        let scored = refine(&graph.view(), 5, &mut scratch, other).unwrap();
+        let mut found: Vec<_> = scratch.pool.iter().map(|s| s.node).collect();
+        assert_eq!(found[0], 30);
+        found.sort();
+        assert_eq!(found, [28, 29, 30, 31, 32]);
+        assert!((30..45).contains(&scored), "{scored}");
     }
 
     #[test]

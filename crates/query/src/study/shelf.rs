@@ -48,7 +48,7 @@ impl Shelf {
             model: config.model.clone(),
             place: index.dir().to_owned(),
             program: manifest.program.clone(),
-            graph: Some((config.hnsw.clone(), config.codes.resolve(config.dim))),
+            graph: Some((config.hnsw.clone(), manifest.codes())),
             attributes: config.attributes.clone(),
         })
     }

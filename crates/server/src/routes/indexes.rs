@@ -83,7 +83,7 @@ fn view(shelf: &Shelf, app: &Shared) -> IndexView {
     let manifest = shelf.index.manifest();
     let config = &manifest.config;
     let model = &shelf.model;
-    let codes = serde_json::to_value(config.codes.resolve(config.dim));
+    let codes = serde_json::to_value(manifest.codes());
     IndexView {
         name: shelf.name.clone(),
         items: shelf.index.len(),
