@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::catalog;
 use crate::error::Result;
+use crate::pictures::is_upload_name;
 
 /// Begins the names of uploads that are still being written.
 pub const UPLOADING: &str = ".upload-";
@@ -30,6 +31,10 @@ pub struct Swept {
 pub fn sweep(writer: &IndexWriter) -> Result<Swept> {
     let folder = writer.dir().join(catalog::UPLOADS);
     let io = |source| IndexError::Io { path: folder.clone(), source };
+    // Uploads are never kept behind a link.
+    if folder.is_symlink() {
+        return Ok(Swept::default());
+    }
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Swept::default()),
@@ -61,15 +66,6 @@ pub fn sweep(writer: &IndexWriter) -> Result<Swept> {
         swept.bytes += bytes;
     }
     Ok(swept)
-}
-
-/// A digest and an extension.
-fn is_upload_name(name: &str) -> bool {
-    name.split_once('.').is_some_and(|(digest, extension)| {
-        digest.len() == 32
-            && digest.bytes().all(|b| b.is_ascii_hexdigit())
-            && extension.bytes().all(|b| b.is_ascii_alphanumeric())
-    })
 }
 
 fn is_unfinished(name: &str) -> bool {

@@ -85,7 +85,8 @@ impl Problem {
 fn cut(mut message: String) -> String {
     const MOST: usize = 1_000;
     if message.len() > MOST {
-        message.truncate(message.floor_char_boundary(MOST));
+        let end = (0..=MOST).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+        message.truncate(end);
         message.push('…');
     }
     message
