@@ -27,12 +27,12 @@ impl<'a> Reader<'a> {
     pub(super) fn restart(&mut self) -> Result<(), Fault> {
         let rest = std::mem::replace(&mut self.bits, Bits::new(self.bytes, self.bytes.len())).rest();
         let marker = [0xff, 0xd0 + self.next_restart];
-        if rest.end == self.bytes.len() {
-            return Err(Fault::Truncated);
-        }
         // Fill bytes may stand before a marker.
         let fill = self.bytes[rest.end..].iter().take_while(|byte| **byte == 0xff).count();
         let at = rest.end + fill.max(1) - 1;
+        if at + 1 >= self.bytes.len() {
+            return Err(Fault::Truncated);
+        }
         if rest.start != rest.end || !self.bytes[at..].starts_with(&marker) {
             return Err(Fault::Damaged);
         }
