@@ -44,8 +44,7 @@ impl<'a> Reader<'a> {
 
     /// The first coefficient of a block.
     pub(super) fn dc(&mut self, table: &Table) -> Result<(), Stop> {
-        let size = self.bits.symbol(table)?;
-        if size > 15 { Err(Stop::Broken) } else { self.bits.skip(size.into()) }
+        if self.bits.symbol(table)? > 15 { Err(Stop::Broken) } else { Ok(()) }
     }
 
     /// A block of a sequential JPEG.
@@ -60,7 +59,6 @@ impl<'a> Reader<'a> {
                 if k > 64 {
                     return Err(Stop::Broken);
                 }
-                self.bits.skip(size.into())?;
             } else if run == 15 {
                 k += 16;
             } else {
@@ -91,7 +89,6 @@ impl<'a> Reader<'a> {
                 if k > last {
                     return Err(Stop::Broken);
                 }
-                self.bits.skip(size.into())?;
                 *nonzero |= 1 << k;
                 k += 1;
             } else if run == 15 {
@@ -121,8 +118,7 @@ impl<'a> Reader<'a> {
                     self.end_of_band = (1 << run) + self.bits.value(run as u32)?;
                     break;
                 }
-                0 => {}
-                1 => self.bits.skip(1)?,
+                0 | 1 => {}
                 _ => return Err(Stop::Broken),
             }
             while k <= last {
