@@ -27,12 +27,12 @@ impl<'a> Reader<'a> {
     pub(super) fn restart(&mut self) -> Result<(), Fault> {
         let rest = std::mem::replace(&mut self.bits, Bits::new(self.bytes, self.bytes.len())).rest();
         let marker = [0xff, 0xd0 + self.next_restart];
-        if rest.end == self.bytes.len() {
-            return Err(Fault::Truncated);
-        }
         // Fill bytes may stand before a marker.
         let fill = self.bytes[rest.end..].iter().take_while(|byte| **byte == 0xff).count();
         let at = rest.end + fill.max(1) - 1;
+        if at + 1 >= self.bytes.len() {
+            return Err(Fault::Truncated);
+        }
         if rest.start != rest.end || !self.bytes[at..].starts_with(&marker) {
             return Err(Fault::Damaged);
         }
@@ -44,8 +44,7 @@ impl<'a> Reader<'a> {
 
     /// The first coefficient of a block.
     pub(super) fn dc(&mut self, table: &Table) -> Result<(), Stop> {
-        let size = self.bits.symbol(table)?;
-        if size > 15 { Err(Stop::Broken) } else { self.bits.skip(size.into()) }
+        if self.bits.symbol(table)? > 15 { Err(Stop::Broken) } else { Ok(()) }
     }
 
     /// A block of a sequential JPEG.
@@ -60,7 +59,6 @@ impl<'a> Reader<'a> {
                 if k > 64 {
                     return Err(Stop::Broken);
                 }
-                self.bits.skip(size.into())?;
             } else if run == 15 {
                 k += 16;
             } else {
@@ -91,7 +89,6 @@ impl<'a> Reader<'a> {
                 if k > last {
                     return Err(Stop::Broken);
                 }
-                self.bits.skip(size.into())?;
                 *nonzero |= 1 << k;
                 k += 1;
             } else if run == 15 {
@@ -121,8 +118,7 @@ impl<'a> Reader<'a> {
                     self.end_of_band = (1 << run) + self.bits.value(run as u32)?;
                     break;
                 }
-                0 => {}
-                1 => self.bits.skip(1)?,
+                0 | 1 => {}
                 _ => return Err(Stop::Broken),
             }
             while k <= last {

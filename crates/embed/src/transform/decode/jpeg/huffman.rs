@@ -12,11 +12,17 @@ pub(super) enum Stop {
 /// Bits that the lookup table resolves at once.
 const LOOKUP_BITS: u32 = 10;
 
+/// Bits of the value behind a symbol's code: of a difference of means, or of a coefficient behind a run of zeros.
+fn value_bits(symbol: u8) -> u32 {
+    u32::from(symbol & 15)
+}
+
 /// One Huffman table.
 #[derive(Clone)]
 pub(super) struct Table {
-    /// For the next `LOOKUP_BITS` bits: the code's length in the low byte, its symbol in the high one. Zero: a longer code.
-    lookup: Vec<u16>,
+    /// For the next `LOOKUP_BITS` bits: the symbol in the high byte, in the low one the bits of its code and of the value
+    /// behind it. Zero: a longer code.
+    lookup: Box<[u16; 1 << LOOKUP_BITS]>,
     /// For each length from 1: the end of its codes, as the first 16 bits.
     limits: [u32; 16],
     /// For each length from 1: what to add to a code to find its symbol.
@@ -28,7 +34,7 @@ impl Table {
     /// The table of these numbers of codes of each length. `None` if there are more codes than bits can tell apart.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut table = Self {
-            lookup: vec![0; 1 << LOOKUP_BITS],
+            lookup: Box::new([0; 1 << LOOKUP_BITS]),
             limits: [0; 16],
             offsets: [0; 16],
             symbols: symbols.to_vec(),
@@ -44,7 +50,8 @@ impl Table {
                 if length <= LOOKUP_BITS {
                     let spread = LOOKUP_BITS - length;
                     let first = (code << spread) as usize;
-                    table.lookup[first..first + (1 << spread)].fill(u16::from(symbol) << 8 | length as u16);
+                    let bits = length as u16 + value_bits(symbol) as u16;
+                    table.lookup[first..first + (1 << spread)].fill(u16::from(symbol) << 8 | bits);
                 }
                 code += 1;
                 index += 1;
@@ -116,22 +123,28 @@ impl<'a> Bits<'a> {
         self.count += 8;
     }
 
+    /// The next symbol. The value behind it, of as many bits as its low half says, is passed over.
+    #[inline]
     pub(super) fn symbol(&mut self, table: &Table) -> Result<u8, Stop> {
-        // A code and the value behind it have 31 bits at most.
+        // A code and its value have 31 bits at most.
         if self.count < 32 && !self.ended {
             self.refill();
         }
         let entry = table.lookup[(self.window >> (64 - LOOKUP_BITS)) as usize];
-        let (symbol, length) = if entry != 0 {
+        let (symbol, bits) = if entry != 0 {
             ((entry >> 8) as u8, u32::from(entry & 0xff))
         } else {
             match table.long((self.window >> 48) as u32) {
-                Some(found) => found,
+                Some((symbol, length)) => (symbol, length + value_bits(symbol)),
                 None if self.count < 16 => return Err(Stop::Exhausted),
                 None => return Err(Stop::Broken),
             }
         };
-        self.skip(length)?;
+        if bits > self.count {
+            return Err(Stop::Exhausted);
+        }
+        self.window <<= bits;
+        self.count -= bits;
         Ok(symbol)
     }
 
@@ -205,20 +218,20 @@ fn has_ff(bytes: u64) -> bool {
 mod tests {
     use super::*;
 
-    /// Codes 0, 10, 110 and, of 12 bits, 1110 0000 0000.
+    /// Codes 0, 10, 110 and, of 12 bits, 1110 0000 0000, whose symbols have no values behind them.
     fn table() -> Table {
         let mut counts = [0; 16];
         (counts[0], counts[1], counts[2], counts[11]) = (1, 1, 1, 1);
-        Table::new(&counts, b"abcz").unwrap()
+        Table::new(&counts, b"0@P`").unwrap()
     }
 
     #[test]
     fn codes_of_all_lengths() {
-        // a b c z c b a, then ones.
+        // Each of the four, and back.
         let bytes = [0b0101_1011, 0b1000_0000, 0b0011_0100, 0xff, 0xd9];
         let mut bits = Bits::new(&bytes, 0);
         let read: Vec<u8> = (0..7).map(|_| bits.symbol(&table()).unwrap()).collect();
-        assert_eq!(read, b"abczcba");
+        assert_eq!(read, b"0@P`P@0");
         let rest = bits.rest();
         assert_eq!(rest, Rest { padded_with_ones: true, start: 3, end: 3 });
     }
