@@ -62,9 +62,9 @@ fn recall_of_near_copies_rises_with_the_width_for_every_code() {
         let index = index(dir.path(), codes, &vectors);
         let manifest = index.manifest();
         let precision = manifest.precision.expect("8-bit codes do not tell these apart");
-        assert!(precision.i8_recall < 0.9, "{precision:?}");
+        assert!(precision.i8_recall() < 0.9, "{precision:?}");
         assert_eq!(manifest.codes() == codes, codes != Codes::Auto);
-        assert_ne!(manifest.codes() == Codes::I8, codes == Codes::Auto);
+        assert!(codes == Codes::I8 || manifest.codes() != Codes::I8);
         let (narrow, _) = measure(&index, &vectors, Some(10));
         let (default, missed) = measure(&index, &vectors, None);
         assert!(default >= 0.98 && missed <= 2, "{codes:?}: {default}, {missed} missed");
