@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Codes;
+use crate::config::{Codes, IndexConfig};
 use crate::exact::Exact;
-use crate::quantize::CodeBuffer;
+use crate::quantize::{CodeBuffer, built_over};
 
 /// Vectors whose neighbours are looked at.
 const SAMPLE: usize = 128;
@@ -47,6 +47,21 @@ impl Precision {
     pub fn f16_recall(&self) -> f64 {
         f64::from(self.f16_found) / f64::from(self.neighbors.max(1))
     }
+}
+
+/// The codes that a graph is searched with.
+pub(crate) fn searched_with(config: &IndexConfig, precision: Option<Precision>) -> Codes {
+    let codes = config.codes.resolve(config.dim);
+    match precision {
+        Some(precision) if config.codes == Codes::Auto => codes.finer(precision.codes),
+        _ => codes,
+    }
+}
+
+/// The codes that the nodes of a graph are linked by.
+pub(crate) fn linked_by(config: &IndexConfig, precision: Option<Precision>) -> Codes {
+    let codes = built_over(searched_with(config, precision), config.dim);
+    precision.map_or(codes, |precision| codes.finer(precision.codes))
 }
 
 /// Measures how well codes tell neighbours apart; `None` if those of 8 bits do.
