@@ -128,6 +128,19 @@ fn describe(manifest: &Manifest) -> String {
         "graph: M {}, ef_construction {}, seed {}, {} nodes ({} dead)",
         hnsw.m, hnsw.ef_construction, hnsw.seed, manifest.nodes, manifest.dead_nodes
     );
+    let codes = format!("{:?}", manifest.codes()).to_lowercase();
+    let _ = match manifest.precision {
+        Some(precision) => writeln!(
+            out,
+            "codes: {codes}; of {} nearest neighbours in a sample, i8 codes find {:.1} %, f16 codes {:.1} %: links were \
+             chosen by {:?} vectors",
+            precision.neighbors,
+            100.0 * precision.i8_recall(),
+            100.0 * precision.f16_recall(),
+            precision.codes
+        ),
+        None => writeln!(out, "codes: {codes}"),
+    };
     for (key, value) in readable(&config.attributes) {
         let _ = writeln!(out, "{key}: {value}");
     }

@@ -95,7 +95,9 @@ pub use flat::FlatIndex;
 pub use index::Index;
 pub use item::{Item, MAX_KEY_BYTES, NewItem};
 pub use kernel::instruction_set;
-pub use manifest::{FILE_NAME as MANIFEST_NAME, FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT};
+pub use manifest::{
+    FILE_NAME as MANIFEST_NAME, FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT, PRECISION_FORMAT,
+};
 pub use query::{Explain, Strategy};
 pub use vector_index::{NORM_TOLERANCE, Neighbor, SearchParams, VectorIndex, check_vectors};
 pub use verify::{Fault, Unchecked, VerifyReport, verify};

@@ -8,14 +8,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::block_file::open_regular;
-use crate::codes::precision::Precision;
+use crate::codes::precision::{self, Precision};
 use crate::config::{Codes, IndexConfig};
 use crate::error::{IndexError, Result};
 
 /// Name of the manifest within the folder of the index.
 pub const FILE_NAME: &str = "manifest.json";
-/// Newest format version, which this program writes where [`Manifest::precision`] says something, and else the oldest.
-pub const FORMAT: u32 = 2;
+/// Format version this program writes.
+pub const FORMAT: u32 = 1;
+/// Format version of a manifest with [`Manifest::precision`], which programs that know only [`FORMAT`] cannot read.
+pub const PRECISION_FORMAT: u32 = 2;
 /// Oldest format version this program reads.
 pub const OLDEST_FORMAT: u32 = 1;
 
@@ -81,11 +83,7 @@ pub enum FileRole {
 impl Manifest {
     /// The codes that the graph is searched with.
     pub fn codes(&self) -> Codes {
-        let codes = self.config.codes.resolve(self.config.dim);
-        match self.precision {
-            Some(precision) if self.config.codes == Codes::Auto => codes.finer(precision.codes),
-            _ => codes,
-        }
+        precision::searched_with(&self.config, self.precision)
     }
 
     /// The file of a role.
@@ -134,18 +132,18 @@ impl Manifest {
         if let Ok(manifest) = &parsed
             && manifest.digest() == manifest.checksum
             && manifest.format >= OLDEST_FORMAT
-            && manifest.format <= FORMAT
+            && manifest.format <= PRECISION_FORMAT
         {
             manifest.config.validate().map_err(|e| damaged(e.to_string()))?;
             return Ok(manifest.clone());
         }
         match serde_json::from_str::<Version>(&text) {
-            Ok(Version { format }) if !(OLDEST_FORMAT..=FORMAT).contains(&format) => {
+            Ok(Version { format }) if !(OLDEST_FORMAT..=PRECISION_FORMAT).contains(&format) => {
                 Err(IndexError::FormatVersion {
                     dir: dir.into(),
                     found: format,
                     oldest: OLDEST_FORMAT,
-                    newest: FORMAT,
+                    newest: PRECISION_FORMAT,
                 })
             }
             _ => Err(damaged(parsed.map_or_else(|e| e.to_string(), |_| "its checksum does not fit".into()))),

@@ -11,7 +11,7 @@ use crate::config::{Builder, Codes, IndexConfig, Memory, Progress, Stage};
 use crate::error::{IndexError, Result};
 use crate::graph::{GraphData, MAX_NODES, NONE};
 use crate::item_table::ItemTableBuilder;
-use crate::manifest::{FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT, sync_dir};
+use crate::manifest::{FORMAT, FileEntry, FileRole, Manifest, PRECISION_FORMAT, sync_dir};
 use crate::quantize::{CodeBuffer, built_over, row_bytes};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
@@ -81,7 +81,7 @@ fn write(
     let mut files = parts.files;
     files.push(items);
     let manifest = Manifest {
-        format: if parts.precision.is_some() { FORMAT } else { OLDEST_FORMAT },
+        format: if parts.precision.is_some() { PRECISION_FORMAT } else { FORMAT },
         program: env!("CARGO_PKG_VERSION").into(),
         finished_at: Manifest::now(),
         config: store.config().clone(),
@@ -179,10 +179,10 @@ impl Distinct<'_> {
 
 fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Result<Parts> {
     let config = store.config();
-    let (dim, mut kind) = (config.dim, config.codes.resolve(config.dim));
+    let dim = config.dim;
     let total = store.state()?.items;
     let mut distinct = Distinct { store, met: HashMap::new(), other: vec![] };
-    let mut codes = CodeBuffer::new(dim, built_over(kind, dim));
+    let mut codes = CodeBuffer::new(dim, built_over(config.codes, dim));
     codes.reserve(total as usize);
     // Vectors go to disk in order of ids first; the graph decides in which order they stay.
     let unordered = names.path("unordered");
@@ -213,17 +213,16 @@ fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Res
     let stride = row_bytes(dim, Codes::F32) / 4;
     let rows = vectors.slice::<f32>(0, nodes as usize * stride)?;
     let precision = precision::measure(rows, stride, dim);
-    let mut linked = built_over(kind, dim);
-    if let Some(precision) = precision {
-        if config.codes == Codes::Auto {
-            kind = kind.finer(precision.codes);
-        }
-        linked = built_over(kind, dim).finer(precision.codes);
-        if linked != built_over(config.codes, dim) {
-            codes = CodeBuffer::new(dim, linked);
-            codes.reserve(nodes as usize);
-            rows.chunks_exact(stride).for_each(|row| codes.push(&row[..dim]));
-        }
+    let kind = precision::searched_with(config, precision);
+    let linked = precision::linked_by(config, precision);
+    let code_all = |kind: Codes| {
+        let mut codes = CodeBuffer::new(dim, kind);
+        codes.reserve(nodes as usize);
+        rows.chunks_exact(stride).for_each(|row| codes.push(&row[..dim]));
+        codes
+    };
+    if linked != built_over(config.codes, dim) {
+        codes = code_all(linked);
     }
     let graph = match config.hnsw.builder {
         Builder::Native => {
@@ -248,9 +247,7 @@ fn build_anew(store: &Store, names: &Names<'_>, progress: OnProgress<'_>) -> Res
     }
     files.push(file.finish(FileRole::Vectors)?);
     if kind != linked && kind != Codes::F32 {
-        codes = CodeBuffer::new(dim, kind);
-        codes.reserve(nodes as usize);
-        rows.chunks_exact(stride).for_each(|row| codes.push(&row[..dim]));
+        codes = code_all(kind);
     }
     drop(vectors);
     let _ = fs::remove_file(&unordered);
@@ -298,10 +295,7 @@ impl<'a> Plan<'a> {
 fn extend(store: &Store, names: &Names<'_>, plan: &Plan<'_>, progress: OnProgress<'_>) -> Result<Parts> {
     let (previous, config) = (plan.previous, store.config());
     let (dim, kind, old) = (config.dim, previous.manifest.codes(), previous.nodes());
-    let linked = match previous.manifest.precision {
-        Some(precision) => built_over(kind, dim).finer(precision.codes),
-        None => built_over(kind, dim),
-    };
+    let linked = precision::linked_by(config, previous.manifest.precision);
     let mut codes = CodeBuffer::new(dim, linked);
     codes.reserve(old + plan.changed.len());
     // Those that are searched with, where the graph is linked by others.

@@ -218,10 +218,11 @@ fn an_index_of_another_format_version_is_told_so() {
     drop(build(dir.path(), Codes::I8));
     let path = dir.path().join(MANIFEST_NAME);
     let text = fs::read_to_string(&path).unwrap();
-    let newer = text.replacen(&format!("\"format\": {FORMAT}"), &format!("\"format\": {}", FORMAT + 1), 1);
+    let unknown = PRECISION_FORMAT + 1;
+    let newer = text.replacen(&format!("\"format\": {FORMAT}"), &format!("\"format\": {unknown}"), 1);
     assert_ne!(text, newer);
     fs::write(&path, newer).unwrap();
     for error in [Index::open(dir.path()).err().unwrap(), IndexWriter::open(dir.path()).err().unwrap()] {
-        assert!(matches!(error, IndexError::FormatVersion { found, .. } if found == FORMAT + 1), "{error}");
+        assert!(matches!(error, IndexError::FormatVersion { found, .. } if found == unknown), "{error}");
     }
 }

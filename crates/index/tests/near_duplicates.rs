@@ -62,9 +62,10 @@ fn recall_of_near_copies_rises_with_the_width_for_every_code() {
         let index = index(dir.path(), codes, &vectors);
         let manifest = index.manifest();
         let precision = manifest.precision.expect("8-bit codes do not tell these apart");
-        assert!(precision.i8_recall < 0.9, "{precision:?}");
+        assert!(precision.i8_recall() < 0.9, "{precision:?}");
+        assert_eq!(manifest.format, PRECISION_FORMAT, "programs that know nothing of it must refuse");
         assert_eq!(manifest.codes() == codes, codes != Codes::Auto);
-        assert_ne!(manifest.codes() == Codes::I8, codes == Codes::Auto);
+        assert!(codes == Codes::I8 || manifest.codes() != Codes::I8);
         let (narrow, _) = measure(&index, &vectors, Some(10));
         let (default, missed) = measure(&index, &vectors, None);
         assert!(default >= 0.98 && missed <= 2, "{codes:?}: {default}, {missed} missed");
@@ -96,6 +97,7 @@ fn a_thousand_copies_of_one_vector_hide_nothing() {
     let index = index(dir.path(), Codes::Auto, &vectors);
     assert_eq!(index.manifest().nodes, 3000);
     assert_eq!(index.manifest().codes(), Codes::I8, "copies are one node, which any code finds");
+    assert_eq!((index.manifest().format, index.manifest().precision), (FORMAT, None));
     for (id, query) in vectors.chunks_exact(DIM).take(3000).enumerate() {
         assert_eq!(index.search(query, &SearchParams::new(10)).unwrap()[0].id, id as u64);
     }

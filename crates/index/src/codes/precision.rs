@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Codes;
+use crate::config::{Codes, IndexConfig};
 use crate::exact::Exact;
-use crate::quantize::CodeBuffer;
+use crate::quantize::{CodeBuffer, built_over};
 
 /// Vectors whose neighbours are looked at.
 const SAMPLE: usize = 128;
@@ -29,10 +29,39 @@ const SAME: f32 = 1e-7;
 pub struct Precision {
     /// The coarsest codes that do.
     pub codes: Codes,
-    /// Share of the ten nearest neighbours of sampled vectors that are among the 32 best by 8-bit codes.
-    pub i8_recall: f64,
+    /// Nearest neighbours of sampled vectors that were looked for, ten for each.
+    pub neighbors: u32,
+    /// How many of them are among the 32 best by 8-bit codes.
+    pub i8_found: u32,
     /// The same for 16-bit codes.
-    pub f16_recall: f64,
+    pub f16_found: u32,
+}
+
+impl Precision {
+    /// Share of the nearest neighbours that is among the 32 best by 8-bit codes.
+    pub fn i8_recall(&self) -> f64 {
+        f64::from(self.i8_found) / f64::from(self.neighbors.max(1))
+    }
+
+    /// The same for 16-bit codes.
+    pub fn f16_recall(&self) -> f64 {
+        f64::from(self.f16_found) / f64::from(self.neighbors.max(1))
+    }
+}
+
+/// The codes that a graph is searched with.
+pub(crate) fn searched_with(config: &IndexConfig, precision: Option<Precision>) -> Codes {
+    let codes = config.codes.resolve(config.dim);
+    match precision {
+        Some(precision) if config.codes == Codes::Auto => codes.finer(precision.codes),
+        _ => codes,
+    }
+}
+
+/// The codes that the nodes of a graph are linked by.
+pub(crate) fn linked_by(config: &IndexConfig, precision: Option<Precision>) -> Codes {
+    let codes = built_over(searched_with(config, precision), config.dim);
+    precision.map_or(codes, |precision| codes.finer(precision.codes))
 }
 
 /// Measures how well codes tell neighbours apart; `None` if those of 8 bits do.
@@ -46,8 +75,10 @@ pub(crate) fn measure(rows: &[f32], stride: usize, dim: usize) -> Option<Precisi
         rows.chunks_exact(stride).skip(step / 2).step_by(step).flatten().copied().collect();
     let exact = Exact { stride, rows };
     let found = exact.many(&queries, NEIGHBOURS, f32::NEG_INFINITY, |_| true, u64::from);
-    let recall = |codes: Codes| {
-        let (mut hits, mut wanted) = (0, 0);
+    let k = K.min(nodes);
+    let neighbors = (found.len() * k) as u32;
+    let hits = |codes: Codes| {
+        let mut hits = 0;
         for (query, near) in queries.chunks_exact(stride).zip(&found) {
             let mut buffer = CodeBuffer::new(dim, codes);
             for scored in near {
@@ -61,21 +92,20 @@ pub(crate) fn measure(rows: &[f32], stride: usize, dim: usize) -> Option<Precisi
             // Equal codes come worst first: nothing orders them rightly in a walk.
             let mut by_codes: Vec<usize> = (0..near.len()).collect();
             by_codes.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(b.cmp(&a)));
-            let k = K.min(near.len());
             let least = near[k - 1].score - SAME;
             let among = by_codes.iter().take(AMONG).filter(|&&at| near[at].score >= least).count();
-            hits += among.min(k);
-            wanted += k;
+            hits += among.min(k) as u32;
         }
-        hits as f64 / f64::from(wanted.max(1) as u32)
+        hits
     };
-    let i8_recall = recall(Codes::I8);
-    if i8_recall >= ENOUGH {
+    let enough = |hits: u32| f64::from(hits) >= ENOUGH * f64::from(neighbors);
+    let i8_found = hits(Codes::I8);
+    if enough(i8_found) {
         return None;
     }
-    let f16_recall = recall(Codes::F16);
-    let codes = if f16_recall >= ENOUGH { Codes::F16 } else { Codes::F32 };
-    Some(Precision { codes, i8_recall, f16_recall })
+    let f16_found = hits(Codes::F16);
+    let codes = if enough(f16_found) { Codes::F16 } else { Codes::F32 };
+    Some(Precision { codes, neighbors, i8_found, f16_found })
 }
 
 #[cfg(test)]
@@ -103,8 +133,8 @@ mod tests {
     #[test]
     fn near_copies_need_finer_codes_than_ordinary_neighbours() {
         assert_eq!(measure(&clusters(0.5), 128, 128), None);
-        let near = measure(&clusters(0.02), 128, 128).unwrap();
-        assert!(near.i8_recall < 0.95 && near.f16_recall > 0.99, "{near:?}");
+        let near = measure(&clusters(0.04), 128, 128).unwrap();
+        assert!(near.i8_recall() < 0.98 && near.f16_recall() > 0.99, "{near:?}");
         assert_eq!(near.codes, Codes::F16);
         let nearer = measure(&clusters(0.004), 128, 128).unwrap();
         assert_eq!(nearer.codes, Codes::F32, "{nearer:?}");

@@ -35,8 +35,7 @@ impl Store {
             trees
                 .meta
                 .transaction(|meta| {
-                    // Records are those of the oldest format.
-                    meta.insert(FORMAT_KEY, &OLDEST_FORMAT.to_le_bytes())?;
+                    meta.insert(FORMAT_KEY, &FORMAT.to_le_bytes())?;
                     meta.insert(CONFIG_KEY, json.as_slice())?;
                     meta.insert(STATE_KEY, State::default().encode())?;
                     Ok::<(), ConflictableTransactionError<std::convert::Infallible>>(())
