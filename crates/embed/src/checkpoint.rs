@@ -13,6 +13,7 @@ use crate::error::{EmbedError, Result, io_at};
 use crate::head::{HeadConfig, Pool};
 use crate::params::{Param, ParamStore};
 use crate::transform::EvalTransform;
+use crate::weights::{self, kind};
 
 /// Version of the folder's layout; a reader refuses others.
 pub const FORMAT: u32 = 1;
@@ -95,9 +96,12 @@ pub fn fingerprint(config: &ModelConfig, store: &ParamStore) -> Result<String> {
             hasher.update((side as u64).to_le_bytes());
         }
         let values: Vec<f32> = param.var.as_detached_tensor().flatten_all()?.to_vec1()?;
-        for chunk in values.chunks(4096) {
-            let bytes: Vec<u8> = chunk.iter().flat_map(|v| v.to_le_bytes()).collect();
-            hasher.update(&bytes);
+        let mut bytes = [0; 16 << 10];
+        for chunk in values.chunks(bytes.len() / 4) {
+            for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(chunk) {
+                *bytes = value.to_le_bytes();
+            }
+            hasher.update(&bytes[..chunk.len() * 4]);
         }
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
@@ -182,7 +186,7 @@ pub fn locate(dir: &Path) -> PathBuf {
 pub fn read_config(dir: &Path) -> Result<ModelConfig> {
     let path = dir.join(CONFIG_FILE);
     let text = fs::read(&path).map_err(|e| unusable(&path, e))?;
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| unusable(&path, e))?;
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| not_json(&path, &text, e))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format == u64::from(FORMAT) => {}
         Some(other) => {
@@ -200,17 +204,27 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig> {
 }
 
 /// Reads a file of tensors of a checkpoint.
+///
+/// # Errors
+/// [`EmbedError::Checkpoint`] if it is missing, damaged, or something else, such as a Git LFS pointer.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let bytes = fs::read(path).map_err(|e| unusable(path, e))?;
-    let tensors =
-        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| unusable(path, e))?;
-    Ok(tensors.into_iter().collect())
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
+    Ok(tensors.map_err(|e| unusable(path, weights::refusal(&bytes, &e)))?.into_iter().collect())
 }
 
 /// Reads a JSON file of a checkpoint.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(|e| unusable(path, e))?;
-    serde_json::from_slice(&text).map_err(|e| unusable(path, e))
+    serde_json::from_slice(&text).map_err(|e| not_json(path, &text, e))
+}
+
+/// Why a file is no JSON: it may be something else.
+fn not_json(path: &Path, text: &[u8], error: serde_json::Error) -> EmbedError {
+    match error.classify() {
+        serde_json::error::Category::Data => unusable(path, error),
+        _ => unusable(path, kind::describe(text).unwrap_or_else(|| error.to_string())),
+    }
 }
 
 fn unusable(path: &Path, reason: impl ToString) -> EmbedError {

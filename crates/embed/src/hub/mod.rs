@@ -1,12 +1,25 @@
 //! Models from the Hugging Face hub, kept in its cache folder.
 
-use std::path::PathBuf;
+mod described;
+mod settings;
 
-use hf_hub::api::sync::ApiBuilder;
-use serde_json::Value;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Cache, CacheRepo};
+
+use self::settings::Settings;
 use crate::backbone::Arch;
 use crate::error::{EmbedError, Result};
+use crate::weights::kind;
+
+/// Files that weights are looked for in, the first first: transformers' and timm's, then open_clip's.
+const WEIGHTS: [&str; 4] =
+    ["model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"];
+/// Files that say which network it is.
+const CONFIGS: [&str; 2] = ["config.json", "open_clip_config.json"];
 
 /// Whether a name looks like `owner/model`.
 pub fn is_name(name: &str) -> bool {
@@ -20,75 +33,130 @@ pub fn is_name(name: &str) -> bool {
 /// The weight file of `owner/model`, downloaded unless it is in the cache already, and the architecture its
 /// `config.json` names.
 ///
+/// As `huggingface_hub` does, it reads from the environment where the cache is (`HF_HUB_CACHE`, `HF_HOME`), which token
+/// is sent (`HF_TOKEN`, or the file that logging in writes), where the hub is (`HF_ENDPOINT`), and whether it may be
+/// asked at all (`HF_HUB_OFFLINE`).
+///
 /// # Errors
-/// [`EmbedError::Hub`] if the model, or the network, is not there.
+/// [`EmbedError::Hub`] if the model, or the network, is not there, or the hub does not give it to this user.
 pub fn fetch(name: &str) -> Result<(PathBuf, Option<Arch>)> {
-    let failed = |reason: String| EmbedError::Hub { model: name.to_owned(), reason };
-    let api = ApiBuilder::from_env().with_progress(false).build().map_err(|e| failed(e.to_string()))?;
-    let model = api.model(name.to_owned());
-    let weights = model.get("model.safetensors").or_else(|_| model.get("pytorch_model.bin"));
-    let weights = weights.map_err(|e| failed(e.to_string()))?;
-    let config = model.get("config.json").ok().and_then(|path| std::fs::read(path).ok());
-    Ok((weights, config.and_then(|text| arch_of(&text))))
+    let fetched = Settings::from_env().and_then(|settings| Repository::new(name, settings)?.fetch());
+    fetched.map_err(|reason| EmbedError::Hub { model: name.to_owned(), reason })
 }
 
-/// The architecture that timm's or transformers' `config.json` describes.
-fn arch_of(config: &[u8]) -> Option<Arch> {
-    let config: Value = serde_json::from_slice(config).ok()?;
-    if let Some(name) = config["architecture"].as_str() {
-        // timm's name alone does not tell OpenAI's activation; the tag of the weights does.
-        let tag = config["pretrained_cfg"]["tag"].as_str().unwrap_or_default();
-        return format!("{name}.{tag}").parse().ok();
+/// A model's files, here and there.
+struct Repository<'a> {
+    name: &'a str,
+    settings: Settings,
+    cached: CacheRepo,
+    remote: ApiRepo,
+}
+
+impl<'a> Repository<'a> {
+    fn new(name: &'a str, settings: Settings) -> Result<Self, String> {
+        let cache = Cache::new(settings.cache.clone());
+        let token = settings.token.as_ref().map(|token| token.value.clone());
+        let api = ApiBuilder::from_cache(cache.clone()).with_progress(false).with_token(token);
+        let api = api.with_endpoint(settings.endpoint.clone()).build().map_err(|error| error.to_string())?;
+        let (cached, remote) = (cache.model(name.to_owned()), api.model(name.to_owned()));
+        Ok(Self { name, settings, cached, remote })
     }
-    let kind = config["model_type"].as_str()?;
-    // A whole CLIP describes its image tower inside.
-    let config = if kind == "clip" { &config["vision_config"] } else { &config };
-    let number = |key: &str, default: u64| config[key].as_u64().unwrap_or(default);
-    let numbers = |key: &str| -> Vec<u64> {
-        config[key].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
-    };
-    match kind {
-        "vit" => match (number("hidden_size", 768), number("patch_size", 16), number("image_size", 224)) {
-            (192, 16, 224) => Some(Arch::VitTiny16),
-            (384, 16, 224) => Some(Arch::VitSmall16),
-            (768, 16, 224) => Some(Arch::VitBase16),
-            (1024, 16, 224) => Some(Arch::VitLarge16),
-            _ => None,
-        },
-        "dinov2" => match (number("hidden_size", 768), number("patch_size", 14)) {
-            (384, 14) => Some(Arch::DinoV2Small),
-            (768, 14) => Some(Arch::DinoV2Base),
-            (1024, 14) => Some(Arch::DinoV2Large),
-            _ => None,
-        },
-        "clip" | "clip_vision_model" => {
-            let quick = config["hidden_act"].as_str().unwrap_or("quick_gelu") == "quick_gelu";
-            match (number("hidden_size", 768), number("patch_size", 32), number("image_size", 224), quick) {
-                (768, 32, 224, true) => Some(Arch::ClipBase32),
-                (768, 16, 224, true) => Some(Arch::ClipBase16),
-                (1024, 14, 224, true) => Some(Arch::ClipLarge14),
-                (768, 32, 224, false) => Some(Arch::ClipBase32Gelu),
-                (768, 16, 224, false) => Some(Arch::ClipBase16Gelu),
-                (1024, 14, 224, false) => Some(Arch::ClipLarge14Gelu),
-                _ => None,
+
+    fn fetch(&self) -> Result<(PathBuf, Option<Arch>), String> {
+        let weights = self.first(&WEIGHTS)?.ok_or_else(|| {
+            let files = WEIGHTS.join(", ");
+            if self.settings.offline {
+                let cache = self.settings.cache.display();
+                return format!(
+                    "{cache} has none of {files} of it, and HF_HUB_OFFLINE forbids asking for them: unset it"
+                );
+            }
+            format!(
+                "it has none of {files}: check the name, or take a model with weights in one of these files"
+            )
+        })?;
+        for config in CONFIGS {
+            let path = self.first(&[config])?;
+            let arch = path.and_then(|path| fs::read(path).ok()).and_then(|text| described::arch_of(&text));
+            if arch.is_some() {
+                return Ok((weights, arch));
             }
         }
-        "convnext" => match (numbers("hidden_sizes").first(), numbers("depths").get(2)) {
-            (Some(96), Some(9)) => Some(Arch::ConvNextTiny),
-            (Some(96), Some(27)) => Some(Arch::ConvNextSmall),
-            (Some(128), Some(27)) => Some(Arch::ConvNextBase),
+        Ok((weights, None))
+    }
+
+    /// The first of these files that there is: in the cache, or else on the hub.
+    fn first(&self, files: &[&str]) -> Result<Option<PathBuf>, String> {
+        if let Some(path) = files.iter().find_map(|file| self.cached.get(file)) {
+            return Ok(Some(path));
+        }
+        if self.settings.offline {
+            return Ok(None);
+        }
+        for file in files {
+            match self.remote.download(file) {
+                Ok(path) => return refuse_pages(&path, file).map(|()| Some(path)),
+                Err(error) if status(&error) == Some(404) => {}
+                Err(error) => return Err(self.explain(file, &error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why a file was not given, and what to do.
+    fn explain(&self, file: &str, error: &ApiError) -> String {
+        let Settings { endpoint, token, .. } = &self.settings;
+        let page = format!("{endpoint}/{}", self.name);
+        match (status(error), token) {
+            (Some(code @ (401 | 403)), None) => format!(
+                "it asks for a login ({code}): the model is gated or private, or does not exist. Ask for access on \
+                 {page}, then log in with `hf auth login` or set HF_TOKEN to a token of {endpoint}/settings/tokens"
+            ),
+            (Some(401), Some(token)) => format!(
+                "it does not accept the token of {} (401), or the model does not exist: check the name, or make another \
+                 token on {endpoint}/settings/tokens",
+                token.source
+            ),
+            (Some(403), Some(token)) => format!(
+                "the account of the token of {} may not read it (403): the model is gated. Ask for access on {page}; a \
+                 fine-grained token also needs the right to read gated models",
+                token.source
+            ),
+            (Some(429), _) => "it had too many requests (429): wait some minutes, or log in".to_owned(),
+            (Some(code @ 500..), _) => format!("it has trouble ({code}): try again later"),
+            _ => format!("{file}: {error}"),
+        }
+    }
+}
+
+/// The status that an error of the client stands for.
+fn status(error: &ApiError) -> Option<u16> {
+    match error {
+        ApiError::RequestError(error) => match **error {
+            ureq::Error::StatusCode(code) => Some(code),
             _ => None,
         },
-        "resnet" => match (config["layer_type"].as_str().unwrap_or("bottleneck"), &numbers("depths")[..]) {
-            ("basic", [2, 2, 2, 2]) => Some(Arch::ResNet18),
-            ("basic", [3, 4, 6, 3]) => Some(Arch::ResNet34),
-            ("bottleneck", [3, 4, 6, 3]) => Some(Arch::ResNet50),
-            ("bottleneck", [3, 4, 23, 3]) => Some(Arch::ResNet101),
-            ("bottleneck", [3, 8, 36, 3]) => Some(Arch::ResNet152),
-            _ => None,
-        },
+        ApiError::TooManyRetries(error) => status(error),
         _ => None,
     }
+}
+
+/// Takes a page that came in a file's place, such as a login, out of the cache again, where it would stay for good.
+fn refuse_pages(path: &Path, file: &str) -> Result<(), String> {
+    let mut start = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut start));
+    read.map_err(|error| format!("{}: {error}", path.display()))?;
+    let is_json = file.ends_with(".json") && start.trim_ascii_start().starts_with(b"{");
+    if is_json || !kind::is_text(&start) {
+        return Ok(());
+    }
+    let what = kind::describe(&start).unwrap_or_else(|| "it is text".to_owned());
+    if let Ok(blob) = fs::canonicalize(path) {
+        // What cannot be removed is named again the next time.
+        let _ = fs::remove_file(blob);
+    }
+    let _ = fs::remove_file(path);
+    Err(format!("what came as {file} is no such file: {what}"))
 }
 
 #[cfg(test)]
@@ -106,41 +174,52 @@ mod tests {
     }
 
     #[test]
-    fn timms_configuration_names_the_architecture() {
-        assert_eq!(arch_of(br#"{"architecture": "resnet50", "num_classes": 1000}"#), Some(Arch::ResNet50));
-        assert_eq!(arch_of(br#"{"architecture": "mobilenetv2_100"}"#), Some(Arch::MobileNetV2));
-        let openai = br#"{"architecture": "vit_base_patch32_clip_224", "pretrained_cfg": {"tag": "openai"}}"#;
-        assert_eq!(arch_of(openai), Some(Arch::ClipBase32));
-        assert_eq!(arch_of(br#"{"architectures": ["ResNetForImageClassification"]}"#), None);
+    fn a_page_in_a_files_place_is_named_and_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, content).unwrap();
+            path
+        };
+        let page = write("page", b"<!doctype html><html><title>Sign in</title></html>");
+        let error = refuse_pages(&page, "model.safetensors").unwrap_err();
+        assert!(error.contains("model.safetensors") && error.contains("Sign in"), "{error}");
+        assert!(!page.exists());
+        let weights = write("weights", b"\x08\0\0\0\0\0\0\0{\"a\":{}}");
+        let config = write("config", b"{\"architecture\": \"resnet18\"}");
+        refuse_pages(&weights, "model.safetensors").unwrap();
+        refuse_pages(&config, "config.json").unwrap();
+        assert!(weights.exists() && config.exists());
+        assert!(refuse_pages(&config, "model.safetensors").is_err());
     }
 
-    // What config.json of microsoft/resnet-50, google/vit-base-patch16-224, facebook/dinov2-small,
-    // facebook/convnext-tiny-224 and openai/clip-vit-large-patch14 say of their sizes.
     #[test]
-    fn configurations_of_transformers_are_recognised_by_their_sizes() {
-        for (config, arch) in [
-            (r#"{"model_type":"resnet","depths":[3,4,6,3],"layer_type":"bottleneck"}"#, Some(Arch::ResNet50)),
-            (
-                r#"{"model_type":"vit","hidden_size":768,"patch_size":16,"image_size":224}"#,
-                Some(Arch::VitBase16),
-            ),
-            (r#"{"model_type":"vit","hidden_size":768,"patch_size":32,"image_size":224}"#, None),
-            (r#"{"model_type":"dinov2","hidden_size":384,"patch_size":14}"#, Some(Arch::DinoV2Small)),
-            (
-                r#"{"model_type":"convnext","hidden_sizes":[96,192,384,768],"depths":[3,3,9,3]}"#,
-                Some(Arch::ConvNextTiny),
-            ),
-            (
-                r#"{"model_type":"clip","vision_config":{"hidden_size":1024,"patch_size":14}}"#,
-                Some(Arch::ClipLarge14),
-            ),
-            (
-                r#"{"model_type":"clip","vision_config":{"hidden_size":768,"hidden_act":"gelu"}}"#,
-                Some(Arch::ClipBase32Gelu),
-            ),
-            (r#"{"model_type":"bert"}"#, None),
+    fn refusals_say_how_to_get_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let explained = |token: Option<&str>, code: u16| {
+            let home = dir.path().to_str().unwrap();
+            let settings = Settings::read(&|key| match key {
+                "HF_HOME" => Some(home.to_owned()),
+                "HF_TOKEN" => token.map(str::to_owned),
+                _ => None,
+            });
+            let repository = Repository::new("meta/gated", settings.unwrap()).unwrap();
+            let error = ApiError::RequestError(Box::new(ureq::Error::StatusCode(code)));
+            repository.explain("model.safetensors", &error)
+        };
+        for (token, code, words) in [
+            (None, 401, &["gated", "hf auth login", "HF_TOKEN", "https://huggingface.co/meta/gated"][..]),
+            (None, 403, &["gated", "hf auth login"]),
+            (Some("hf_x"), 401, &["token of HF_TOKEN", "settings/tokens"]),
+            (Some("hf_x"), 403, &["gated", "Ask for access on https://huggingface.co/meta/gated"]),
+            (None, 429, &["429", "wait"]),
+            (None, 503, &["503", "later"]),
         ] {
-            assert_eq!(arch_of(config.as_bytes()), arch, "{config}");
+            let said = explained(token, code);
+            for word in words {
+                assert!(said.contains(word), "{word} is not in: {said}");
+            }
+            assert!(!said.contains("hf_x"), "the token itself is never printed");
         }
     }
 }

@@ -112,10 +112,7 @@ impl State {
                 .iter()
                 .filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone())));
             let mismatch = assign(embedder.store(), prefix, &bare.collect())?;
-            if mismatch != Default::default() {
-                let arch = embedder.config().arch.to_string();
-                return Err(EmbedError::Weights { path: last.clone(), arch, mismatch });
-            }
+            mismatch.none_left(&last, &embedder.config().arch.to_string())?;
         }
         let part = |prefix: &str| -> BTreeMap<String, Tensor> {
             let named =
