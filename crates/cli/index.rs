@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::args::{BuildArgs, IndexArgs, IndexCommand};
 use crate::exit::Exit;
 use crate::printer::{Bar, Printer};
-use crate::{derive, inputs, maintain};
+use crate::{derive, inputs, maintain, start};
 
 pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Exit> {
     match command {
@@ -33,6 +33,7 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
     let metadata = args.metadata.read()?;
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
+    start::warn_of_drawn(&embedder, &dataset, printer);
     let default = HnswConfig::default();
     let config = IndexConfig {
         hnsw: HnswConfig {

@@ -37,12 +37,29 @@ pub struct ModelConfig {
     pub pool: Option<Pool>,
     /// How photographs become pixels, the one definition used for indexing, searching and evaluating.
     pub transform: EvalTransform,
+    /// What the weights were learned from, where that limits what they are good for. It is no part of the fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned_from: Option<LearnedFrom>,
+}
+
+/// What a model was trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearnedFrom {
+    /// Pictures that the program draws itself ([`sample`](crate::dataset::sample)), from random weights: of little use on
+    /// photographs.
+    DrawnPictures,
 }
 
 impl ModelConfig {
     /// A network with the architecture's own pooling and transform.
     pub fn new(arch: Arch, head: HeadConfig) -> Self {
-        Self { format: FORMAT, arch, head, pool: None, transform: arch.transform() }
+        Self { format: FORMAT, arch, head, pool: None, transform: arch.transform(), learned_from: None }
+    }
+
+    /// Whether `other` describes the same network, whatever it learned from.
+    pub(crate) fn is_same_network(&self, other: &Self) -> bool {
+        Self { learned_from: other.learned_from, ..self.clone() } == *other
     }
 
     /// How the head pools.
@@ -89,7 +106,8 @@ pub(crate) fn model_entries(store: &ParamStore) -> Vec<(String, Param)> {
 /// configuration and every tensor's name, shape and values.
 pub fn fingerprint(config: &ModelConfig, store: &ParamStore) -> Result<String> {
     let mut hasher = Sha256::new();
-    hasher.update(serde_json::to_vec(config).map_err(|e| unusable(Path::new(CONFIG_FILE), e))?);
+    let config = ModelConfig { learned_from: None, ..config.clone() };
+    hasher.update(serde_json::to_vec(&config).map_err(|e| unusable(Path::new(CONFIG_FILE), e))?);
     for (name, param) in model_entries(store) {
         hasher.update(name.as_bytes());
         for &side in param.var.dims() {
@@ -281,6 +299,19 @@ mod tests {
         assert_eq!(config.pool(), Pool::Average);
         // Fingerprints are made of it: an index built then must go on fitting its model.
         assert_eq!(serde_json::to_string(&config).unwrap(), old);
+    }
+
+    #[test]
+    fn what_a_model_learned_from_is_kept_and_changes_no_fingerprint() {
+        let plain = ModelConfig::new(Arch::ResNet10Tiny, HeadConfig::Pooled);
+        let drawn = ModelConfig { learned_from: Some(LearnedFrom::DrawnPictures), ..plain.clone() };
+        let text = serde_json::to_string(&drawn).unwrap();
+        assert!(text.contains(r#""learned_from":"drawn_pictures""#), "{text}");
+        assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), drawn);
+        assert!(!serde_json::to_string(&plain).unwrap().contains("learned_from"));
+        let store = ParamStore::new(0, &Device::Cpu);
+        assert_eq!(fingerprint(&plain, &store).unwrap(), fingerprint(&drawn, &store).unwrap());
+        assert!(plain.is_same_network(&drawn));
     }
 
     #[test]

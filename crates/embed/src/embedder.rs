@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use semblance_kernels::frozen::{Builder, FrozenNet, Precision};
 
 use crate::backbone::{Arch, Backbone, Features};
-use crate::checkpoint::{self, CONFIG_FILE, CheckpointWriter, MODEL_FILE, ModelConfig};
+use crate::checkpoint::{self, CONFIG_FILE, CheckpointWriter, LearnedFrom, MODEL_FILE, ModelConfig};
 use crate::error::{EmbedError, Result};
 use crate::head::{Head, HeadConfig, Pool};
 use crate::hub;
@@ -242,6 +242,11 @@ impl Embedder {
     /// Architecture, head and transform.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Notes what the weights are learned from.
+    pub fn set_learned_from(&mut self, learned_from: Option<LearnedFrom>) {
+        self.config.learned_from = learned_from;
     }
 
     /// What stands behind the backbone.

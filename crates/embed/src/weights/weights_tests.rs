@@ -69,3 +69,48 @@ fn a_file_of_another_kind_is_refused_by_name() {
         assert!(error.contains("weights.pth"), "{error}");
     }
 }
+
+#[test]
+fn what_makes_vectors_useless_is_named_and_nothing_changed() {
+    let source = network(Arch::ResNet18);
+    let load = |file: &WeightFile| {
+        let target = ParamStore::new(9, &Device::Cpu);
+        Arch::ResNet18.build(&target.root().at("backbone")).unwrap();
+        let error = file.load_backbone(Arch::ResNet18, &target, "backbone.").unwrap_err();
+        let kept: Vec<f32> = target.get("backbone.bn1.weight").unwrap().var.to_vec1().unwrap();
+        assert_eq!(kept, [1.0; 64]);
+        error
+    };
+    let with = |name: &str, values: &[f32]| {
+        let mut file = file_of(&source);
+        let shape = file.tensors[name].shape().clone();
+        let tensor = Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+        file.tensors.insert(name.to_owned(), tensor);
+        file.tensors.insert("fc.bias".into(), Tensor::new(&[f32::NAN], &Device::Cpu).unwrap());
+        file
+    };
+    let mut values = [0.5f32; 64];
+    (values[3], values[40]) = (f32::NAN, f32::NEG_INFINITY);
+    let error = load(&with("bn1.bias", &values));
+    assert!(matches!(&error, EmbedError::NotFinite { tensors, .. } if tensors.0.len() == 1), "{error}");
+    let error = error.to_string();
+    // The classifier, which no vector depends on, may hold anything.
+    assert!(error.contains("bn1.bias (2 of 64 values)") && !error.contains("fc.bias"), "{error}");
+
+    let mut file = file_of(&source);
+    file.tensors.insert("bn1.bias".into(), Tensor::zeros(64, DType::I64, &Device::Cpu).unwrap());
+    let error = load(&file).to_string();
+    assert!(error.contains("bn1.bias (it holds integers"), "{error}");
+
+    let mut file = file_of(&source);
+    file.tensors.remove("bn1.bias");
+    file.unreadable = [("module.bn1.bias", "it is quantised"), ("fc.weight", "it is quantised")]
+        .map(|(name, reason)| (name.to_owned(), reason.to_owned()))
+        .into();
+    let error = load(&file).to_string();
+    assert!(
+        error.contains("module.bn1.bias (it is quantised)") && error.contains("missing: none"),
+        "{error}"
+    );
+    assert!(error.contains("unexpected: fc.weight"), "{error}");
+}

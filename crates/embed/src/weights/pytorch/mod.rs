@@ -86,3 +86,7 @@ fn contents(
     unreadable.retain(|name, _| !tensors.contains_key(name));
     Ok(Contents { tensors, unreadable, arch })
 }
+
+#[cfg(test)]
+#[path = "pytorch_tests.rs"]
+mod tests;
