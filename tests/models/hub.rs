@@ -19,8 +19,11 @@ enum Hub {
     Page,
 }
 
-/// Starts a hub with these weights; its address, and the lines of the requests with whether they had the token.
-fn hub(kind: Hub, weights: Vec<u8>) -> (String, Arc<Mutex<Vec<(String, bool)>>>) {
+/// The paths asked for, and whether the token came with them.
+type Log = Mutex<Vec<(String, bool)>>;
+
+/// Starts a hub with these weights; its address, and what it was asked for.
+fn hub(kind: Hub, weights: Vec<u8>) -> (String, Arc<Log>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -34,7 +37,7 @@ fn hub(kind: Hub, weights: Vec<u8>) -> (String, Arc<Mutex<Vec<(String, bool)>>>)
     (address, seen)
 }
 
-fn answer(stream: TcpStream, kind: Hub, weights: &[u8], log: &Mutex<Vec<(String, bool)>>) -> Option<()> {
+fn answer(stream: TcpStream, kind: Hub, weights: &[u8], log: &Log) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
     let headers: Vec<String> = lines

@@ -103,7 +103,7 @@ pub enum EmbedError {
         /// The network they were meant for.
         arch: String,
         /// Every tensor that is missing or has another shape.
-        mismatch: Mismatch,
+        mismatch: Box<Mismatch>,
     },
 
     /// Weights with NaN or infinity among them, which make every vector useless.

@@ -43,13 +43,17 @@ impl Mismatch {
         if fits {
             return Err(EmbedError::NotFinite { path: path.to_owned(), tensors: NotFinite(self.not_finite) });
         }
-        Err(EmbedError::Weights { path: path.to_owned(), arch: arch.to_owned(), mismatch: self })
+        Err(EmbedError::Weights { path: path.to_owned(), arch: arch.to_owned(), mismatch: Box::new(self) })
     }
 
     /// As [`leftover`](Self::leftover), where the file must have nothing else either.
     pub(crate) fn none_left(self, path: &Path, arch: &str) -> Result<()> {
         if self.fits() && !self.unexpected.is_empty() {
-            return Err(EmbedError::Weights { path: path.to_owned(), arch: arch.to_owned(), mismatch: self });
+            return Err(EmbedError::Weights {
+                path: path.to_owned(),
+                arch: arch.to_owned(),
+                mismatch: Box::new(self),
+            });
         }
         self.leftover(path, arch).map(drop)
     }
