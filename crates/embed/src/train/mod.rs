@@ -1,6 +1,8 @@
 //! Learning an embedder from labelled photographs.
 
 mod average;
+#[cfg(test)]
+mod choice_tests;
 mod config;
 mod events;
 mod freeze;
