@@ -1,5 +1,7 @@
 //! Models by themselves: measured without an index, written for other programs.
 
+mod hub;
+
 use crate::util::{Dir, MODEL, draw_catalogue, shop};
 
 #[test]

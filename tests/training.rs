@@ -220,3 +220,71 @@ fn the_recipes_of_the_project_are_valid() {
     }
     assert!(count >= 4);
 }
+
+#[test]
+fn few_classes_choose_no_model_by_a_number_that_says_nothing() {
+    let dir = Dir::new();
+    let draw = |classes: &str, images: &str, out: &str| {
+        let size = ["--classes", classes, "--images-per-class", images, "--size", "32"];
+        dir.run(["data", "sample", "--quiet", "--out", out].into_iter().chain(size)).exits(0);
+    };
+    draw("10", "4", "ten");
+    draw("2", "4", "two");
+    let train = |data: &'static str, out: &'static str| -> Vec<&str> {
+        let args = TRAIN
+            .into_iter()
+            .filter(|arg| *arg != "--quiet")
+            .map(|arg| if arg == "cat" { data } else { arg });
+        args.chain(["--steps", "2", "--out", out]).collect()
+    };
+    // One of ten classes would find itself every time.
+    let run = dir.run(train("ten", "run")).exits(0);
+    assert!(run.stderr.contains("held out: 10 photographs of 10 classes"), "{}", run.stderr);
+    // Two classes of four photographs judge nothing.
+    let run = dir.run(train("two", "few").into_iter().chain(["--json"])).exits(0);
+    assert!(run.stderr.contains("too few photographs to judge a model by"), "{}", run.stderr);
+    let summary = run.json();
+    assert_eq!((&summary["best"], &summary["recall_before"]), (&Value::Null, &Value::Null));
+    assert!(summary["model"].as_str().unwrap().ends_with("last"), "{summary}");
+    let text = dir.run(train("two", "text")).exits(0).stdout;
+    assert!(text.contains("Nothing was held out") && !text.contains("Recall"), "{text}");
+
+    // Photographs given to judge by that tell no two models apart.
+    let table = |rows: &[usize]| {
+        let rows = rows.iter().map(|row| format!("{row}.png,class {}\n", row / 4));
+        rows.fold("path,class\n".to_owned(), |text, row| text + &row)
+    };
+    dir.write("one.csv", table(&[0, 1, 2]));
+    dir.write("single.csv", table(&[0, 4, 8]));
+    for (valid, word) in [("one.csv", "all of one class"), ("single.csv", "no photograph has another")] {
+        let args = train("ten", "refused").into_iter().chain(["--valid", valid]);
+        dir.run(args).exits(2).complains_of(&[word]);
+    }
+}
+
+#[test]
+fn the_demos_model_is_not_advised_for_photographs_and_warns_on_them() {
+    let dir = Dir::new();
+    let demo = ["demo", "--classes", "12", "--images-per-class", "4", "--size", "32", "--steps", "3"];
+    let text = dir.run(demo).exits(0).stdout;
+    let next = text.split("Next").nth(1).unwrap_or_default();
+    assert!(
+        next.contains("--model timm/mobilenetv2_100.ra_in1k") && !next.contains("--model runs/demo"),
+        "{text}"
+    );
+    std::fs::create_dir(dir.path("mine")).unwrap();
+    let mut copied = 0;
+    for (path, content) in dir.snapshot() {
+        if path.extension().is_some_and(|ending| ending == "png" || ending == "jpg") && copied < 4 {
+            copied += 1;
+            std::fs::write(dir.path("mine").join(path.file_name().unwrap()), content).unwrap();
+        }
+    }
+    assert_eq!(copied, 4);
+    let embed = |data: &str, out: &str| {
+        let args = ["embed", "-q", "--model", "runs/demo/training/last", "--data", data, "--out", out];
+        dir.run(args).exits(0).stderr
+    };
+    assert!(embed("mine", "a.jsonl").contains("drawn pictures alone"));
+    assert!(!embed("runs/demo/catalogue", "b.jsonl").contains("drawn pictures"));
+}

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use semblance_embed::backbone::Arch;
-use semblance_embed::checkpoint::ModelConfig;
+use semblance_embed::checkpoint::{LearnedFrom, ModelConfig};
 use semblance_embed::dataset::Dataset;
 use semblance_embed::dataset::sample::SampleCatalogue;
 use semblance_embed::extract::ExtractConfig;
@@ -27,6 +27,7 @@ use crate::allocator;
 use crate::args::DemoArgs;
 use crate::exit::Exit;
 use crate::printer::Printer;
+use crate::start::PRETRAINED;
 use crate::{catalogue as roots, data, index, inputs, search, train};
 
 /// Name of the demo's index.
@@ -152,14 +153,15 @@ impl Places {
             "catalogue {}\nmodel     {}\nindex     {}\n\nNext, with `semblance` for `cargo run --release --`:\n\
              \x20 semblance search {} {index}\n\
              \x20 semblance eval {index}\n\
-             \x20 semblance index build --data YOUR_PICTURES --model {} --name shop\n\
-             \x20 semblance train --data YOUR_PICTURES --model {} --out runs/shop\n",
+             \n\
+             The demo's model learned from drawn pictures and is of little use on photographs. For those, begin with a model \n\
+             that learned from photographs (downloaded once; or a torchvision or timm weight file with --arch):\n\
+             \x20 semblance index build --data YOUR_PICTURES --model {PRETRAINED} --name shop\n\
+             \x20 semblance train --data YOUR_PICTURES --model {PRETRAINED} --out runs/shop\n",
             self.catalogue.display(),
             model.display(),
             self.index.display(),
             photo.display(),
-            model.display(),
-            model.display(),
         )
     }
 }
@@ -168,7 +170,8 @@ impl Places {
 fn model(picture_size: u32) -> ModelConfig {
     let side = picture_size.min(64);
     let transform = EvalTransform { resize: side, crop: side, ..EvalTransform::default() };
-    ModelConfig { transform, ..ModelConfig::new(Arch::ResNet10Tiny, HeadConfig::Pooled) }
+    let learned_from = Some(LearnedFrom::DrawnPictures);
+    ModelConfig { transform, learned_from, ..ModelConfig::new(Arch::ResNet10Tiny, HeadConfig::Pooled) }
 }
 
 /// Normalised softmax at a high rate, as few steps from random weights allow.

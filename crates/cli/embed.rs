@@ -13,11 +13,13 @@ use crate::exit::Exit;
 use crate::export_args::EmbedArgs;
 use crate::inputs;
 use crate::printer::Printer;
+use crate::start;
 
 pub(crate) fn run(args: &EmbedArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
     inputs::refuse_left_out(&dataset, &args.extract)?;
     let embedder = Embedder::open(&inputs::required_model(&args.model)?)?;
+    start::warn_of_drawn(&embedder, &dataset, printer);
     let is_file = args.out.extension().is_some_and(|extension| extension == "jsonl");
     if args.out == Path::new("-") || is_file {
         return as_lines(args, (&dataset, &embedder), is_file, printer);

@@ -12,7 +12,7 @@ use crate::args::EvalArgs;
 use crate::eval::{Measured, check_own, files_of};
 use crate::exit::Exit;
 use crate::printer::Printer;
-use crate::{inputs, report};
+use crate::{inputs, report, start};
 
 pub(crate) fn run(args: &EvalArgs, data: &Path, printer: Printer) -> anyhow::Result<Exit> {
     if args.queries.is_none() {
@@ -26,6 +26,7 @@ pub(crate) fn run(args: &EvalArgs, data: &Path, printer: Printer) -> anyhow::Res
     }
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
+    start::warn_of_drawn(&embedder, &dataset, printer);
     let report_folder = report::folder(&args.report, data)?;
     let extract = inputs::extract(&args.extract, printer.threads);
     let embed = |dataset: &'_ Dataset, photo: &PhotoConfig| -> Result<Vec<f32>, QueryError> {

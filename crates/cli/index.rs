@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::args::{BuildArgs, IndexArgs, IndexCommand};
 use crate::exit::Exit;
 use crate::printer::{Bar, Printer};
-use crate::{catalogue, derive, inputs, maintain};
+use crate::{catalogue, derive, inputs, maintain, start};
 
 pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Exit> {
     match command {
@@ -35,6 +35,7 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
     let (metadata, joined) = args.metadata.read(&dataset, &args.extract, printer)?;
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
+    start::warn_of_drawn(&embedder, &dataset, printer);
     let default = HnswConfig::default();
     let mut config = IndexConfig {
         hnsw: HnswConfig {

@@ -136,6 +136,13 @@ pub(crate) fn sample_catalogue(
     Ok(Dataset::open(&DatasetConfig::new(dir))?)
 }
 
+/// Whether the pictures are a catalogue that the program has drawn, by the note beside their folder.
+pub(crate) fn is_drawn(dataset: &Dataset) -> bool {
+    let note = std::fs::read(dataset.root.with_extension("json"));
+    dataset.root.join(TABLE_NAME).is_file()
+        && note.is_ok_and(|text| serde_json::from_slice::<SampleCatalogue>(&text).is_ok())
+}
+
 /// The model named by the arguments, if one is.
 pub(crate) fn model(args: &ModelArgs) -> Option<ModelSource> {
     let model = args.model.clone()?;
@@ -152,8 +159,8 @@ pub(crate) fn engine(folder: &Path, args: &ModelArgs) -> anyhow::Result<Engine> 
 /// The model named by the arguments; an error without one.
 pub(crate) fn required_model(args: &ModelArgs) -> anyhow::Result<ModelSource> {
     model(args).context(
-        "no model: name a checkpoint folder, a weight file or a Hugging Face model with --model (`semblance demo` and \
-         `semblance train` make one)",
+        "no model: name a Hugging Face model (such as timm/mobilenetv2_100.ra_in1k), a weight file or a checkpoint folder \
+         (`semblance train` makes one) with --model",
     )
 }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use semblance_embed::checkpoint;
+use semblance_embed::checkpoint::{self, LearnedFrom};
+use semblance_embed::dataset::Dataset;
 use semblance_embed::head::{HeadConfig, Pool};
 use semblance_embed::init::{HeadStart, InitConfig, init};
 use semblance_embed::{Embedder, ModelSource, Precision};
@@ -13,6 +14,9 @@ use crate::args::ModelArgs;
 use crate::inputs;
 use crate::printer::Printer;
 use crate::train_args::TrainArgs;
+
+/// A model of the hub that is good enough to begin with and quick on any machine.
+pub(crate) const PRETRAINED: &str = "timm/mobilenetv2_100.ra_in1k";
 
 /// The network to train.
 pub(crate) fn embedder(args: &TrainArgs, printer: Printer) -> anyhow::Result<Embedder> {
@@ -52,6 +56,16 @@ pub(crate) fn embedder(args: &TrainArgs, printer: Printer) -> anyhow::Result<Emb
         );
     }
     Ok(embedder)
+}
+
+/// Warns of a model that has seen drawn pictures only, where it is used on others.
+pub(crate) fn warn_of_drawn(embedder: &Embedder, dataset: &Dataset, printer: Printer) {
+    if embedder.config().learned_from == Some(LearnedFrom::DrawnPictures) && !inputs::is_drawn(dataset) {
+        printer.warn(format_args!(
+            "this model learned from drawn pictures alone and finds photographs badly; take one that learned from \
+             photographs, such as --model {PRETRAINED}, or a torchvision or timm weight file with --arch"
+        ));
+    }
 }
 
 /// Whether the pooling asked for is the one there is; a power that was learned begins where it is, unless another one is

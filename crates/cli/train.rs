@@ -1,5 +1,6 @@
 //! `semblance train`: learn an embedder from labelled photographs.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -7,11 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use indicatif::HumanDuration;
 use semblance_embed::Embedder;
+use semblance_embed::checkpoint::LearnedFrom;
 use semblance_embed::dataset::Dataset;
 use semblance_embed::loss::LossConfig;
 use semblance_embed::optimizer::{Algorithm, OptimizerConfig};
 use semblance_embed::schedule::{Schedule, Shape};
-use semblance_embed::train::{TrainConfig, TrainEvent, TrainJob, TrainSummary, train};
+use semblance_embed::train::{
+    Holdout, Protocol, Score, TrainConfig, TrainEvent, TrainJob, TrainSummary, train,
+};
 use semblance_embed::transform::{Distortion, TrainTransform};
 use semblance_query::Validation;
 
@@ -30,6 +34,8 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
     let left_out = dataset.left_out.clone();
     let (learn, validation) = split(args, dataset, printer)?;
     let mut embedder = start::embedder(args, printer)?;
+    start::warn_of_drawn(&embedder, &learn, printer);
+    embedder.set_learned_from(inputs::is_drawn(&learn).then_some(LearnedFrom::DrawnPictures));
     let config = config(args, &embedder, printer)?;
     let stop = stop_on_ctrl_c()?;
     let job = TrainJob { data: &learn, run: &args.out, resume: args.resume, stop: &stop };
@@ -42,7 +48,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
     }
     let mut result = serde_json::to_value(&summary)?;
     result["left_out"] = serde_json::to_value(left_out)?;
-    printer.result(&result, |_| text(&summary))?;
+    printer.result(&result, |_| text(&summary, &args.out))?;
     Ok(if summary.stopped { Exit::Interrupted } else { Exit::Done })
 }
 
@@ -84,17 +90,19 @@ pub(crate) fn fit(
             }
             bar.say(format!("loss {loss:.3} lr {lr:.1e} {images_per_second:.0}/s"));
         }
-        TrainEvent::Validated { step, recall_at_1, best } => {
+        TrainEvent::Validated { step, score, best } => {
             bar.line(format!(
-                "step {step}: Recall@1 {recall_at_1:.4}{}",
-                if best { ", the best so far" } else { "" }
+                "step {step}: Recall@1 {:.4}, MAP@R {:.4}{}",
+                score.recall_at_1,
+                score.map_at_r,
+                if best { ", kept as the best so far" } else { "" }
             ));
         }
         TrainEvent::Skipped { reason } => bar.line(format!("skipped {reason}")),
     };
     let mut measure = validation.map(|validation| {
-        |embedder: &Embedder| -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
-            Ok(validation.recall_at_1(embedder)?)
+        |embedder: &Embedder| -> Result<Score, Box<dyn std::error::Error + Send + Sync>> {
+            Ok(validation.score(embedder)?)
         }
     });
     let validate = measure.as_mut().map(|measure| measure as &mut semblance_embed::train::Validate<'_>);
@@ -114,20 +122,57 @@ fn split(
     if let Some(path) = &args.validation.valid {
         let queries = inputs::dataset_at(path, &args.data.layout, printer)?;
         let gallery = args.validation.valid_against_train.then(|| dataset.clone());
-        return Ok((dataset, Some(Validation { queries, gallery, extract })));
+        let given = Holdout { protocol: Protocol::Classes, learn: dataset, queries, gallery };
+        judges(&given, path)?;
+        let Holdout { learn, queries, gallery, .. } = given;
+        return Ok((learn, Some(Validation { queries, gallery, extract })));
     }
     if args.validation.holdout == 0.0 {
         return Ok((dataset, None));
     }
-    let (queries, learn) = dataset.class_split(args.validation.holdout, args.seed);
-    if queries.is_empty() {
+    let held = Holdout::new(&dataset, args.validation.holdout, args.seed);
+    let (queries, classes) = (held.queries.len(), held.queries.classes().len());
+    match held.protocol {
+        Protocol::Classes => {
+            printer.note(format_args!("held out: {classes} classes with {queries} photographs, for validation"));
+        }
+        Protocol::Photographs => printer.note(format_args!(
+            "held out: {queries} photographs of {classes} classes, for validation; there are too few classes to hold out \
+             whole ones, so Recall@1 here does not say how products that were never seen are found"
+        )),
+        Protocol::Nothing => {
+            printer.warn(format_args!(
+                "{} has too few photographs to judge a model by ({} of {} classes): nothing is held out, and the last model \
+                 is kept. Give photographs to judge by with --valid",
+                dataset.name,
+                dataset.len(),
+                dataset.classes().len()
+            ));
+            return Ok((held.learn, None));
+        }
+    }
+    Ok((held.learn, Some(Validation { queries: held.queries, gallery: held.gallery, extract })))
+}
+
+/// Refuses photographs to judge by that tell no two models apart.
+fn judges(given: &Holdout, path: &Path) -> anyhow::Result<()> {
+    let searched = given.gallery.as_ref().unwrap_or(&given.queries);
+    if searched.classes().len() < 2 {
         bail!(
-            "{} has too few classes to hold out {} of them: give --valid, or --holdout 0",
-            dataset.name,
-            args.validation.holdout
+            "--valid {}: what is searched is all of one class, so that Recall@1 is 1 whatever the model; give photographs of \
+             several classes",
+            path.display()
         );
     }
-    Ok((learn, Some(Validation { queries, gallery: None, extract })))
+    if given.queries_with_a_match() == 0 {
+        bail!(
+            "--valid {}: no photograph has another of its class to be found, so that Recall@1 is 0 whatever the model; give \
+             at least two of a class{}",
+            path.display(),
+            if given.gallery.is_some() { " that is trained on" } else { ", or --valid-against-train" }
+        );
+    }
+    Ok(())
 }
 
 fn config(args: &TrainArgs, embedder: &Embedder, printer: Printer) -> anyhow::Result<TrainConfig> {
@@ -256,7 +301,7 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn text(summary: &TrainSummary) -> String {
+fn text(summary: &TrainSummary, run: &Path) -> String {
     let mut out = format!(
         "{} after {} steps; the model is in {}\n",
         match (summary.stopped, summary.early) {
@@ -267,10 +312,25 @@ fn text(summary: &TrainSummary) -> String {
         summary.steps,
         summary.model.display()
     );
-    if let (Some(before), Some((step, best))) = (summary.recall_before, summary.best) {
-        out.push_str(&format!(
-            "Recall@1 on held-out photographs: {before:.4} before, {best:.4} best (step {step})\n"
-        ));
+    match (summary.recall_before, summary.best) {
+        (Some(_), Some((0, best))) if summary.steps > 0 => out.push_str(&format!(
+            "No validation was better than the one before the first step (Recall@1 {best:.4}): {} is the model that the run \
+             began with, {} the trained one. A lower learning rate or other settings may help\n",
+            summary.model.display(),
+            run.join("last").display()
+        )),
+        (Some(before), Some((step, best))) => {
+            out.push_str(&format!(
+                "Recall@1 on held-out photographs: {before:.4} before, {best:.4} best (step {step})\n"
+            ));
+            if before >= 1.0 && best >= 1.0 {
+                out.push_str(
+                    "It was 1 from the start, so it does not say what training brought; the model was chosen by MAP@R. Give \
+                     more or harder photographs with --valid\n",
+                );
+            }
+        }
+        _ => out.push_str("Nothing was held out, so nothing says how good it is; it is the last model of the run\n"),
     }
     if summary.skipped > 0 {
         out.push_str(&format!("{} times a photograph could not be read and was left out\n", summary.skipped));

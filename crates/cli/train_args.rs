@@ -48,7 +48,8 @@ pub(crate) struct TrainArgs {
 #[command(next_help_heading = "Validation")]
 pub(crate) struct ValidationArgs {
     /// Share of the classes held out from training; Recall@1 is measured among their photographs, each against all
-    /// others. 0 holds out none
+    /// others. Where that makes fewer than 5 classes or 10 queries, photographs of every class are held out instead, and
+    /// searched among those trained on. 0 holds out none
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     pub(crate) holdout: f64,
     /// Judge by the photographs of this folder or table instead; read with the same layout

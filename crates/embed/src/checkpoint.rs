@@ -13,6 +13,7 @@ use crate::error::{EmbedError, Result, io_at};
 use crate::head::{HeadConfig, Pool};
 use crate::params::{Param, ParamStore};
 use crate::transform::EvalTransform;
+use crate::weights::{self, kind};
 
 /// Version of the folder's layout; a reader refuses others.
 pub const FORMAT: u32 = 1;
@@ -36,12 +37,29 @@ pub struct ModelConfig {
     pub pool: Option<Pool>,
     /// How photographs become pixels, the one definition used for indexing, searching and evaluating.
     pub transform: EvalTransform,
+    /// What the weights were learned from, where that limits what they are good for. It is no part of the fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned_from: Option<LearnedFrom>,
+}
+
+/// What a model was trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearnedFrom {
+    /// Pictures that the program draws itself ([`sample`](crate::dataset::sample)), from random weights: of little use on
+    /// photographs.
+    DrawnPictures,
 }
 
 impl ModelConfig {
     /// A network with the architecture's own pooling and transform.
     pub fn new(arch: Arch, head: HeadConfig) -> Self {
-        Self { format: FORMAT, arch, head, pool: None, transform: arch.transform() }
+        Self { format: FORMAT, arch, head, pool: None, transform: arch.transform(), learned_from: None }
+    }
+
+    /// Whether `other` describes the same network, whatever it learned from.
+    pub(crate) fn is_same_network(&self, other: &Self) -> bool {
+        Self { learned_from: other.learned_from, ..self.clone() } == *other
     }
 
     /// How the head pools.
@@ -88,16 +106,20 @@ pub(crate) fn model_entries(store: &ParamStore) -> Vec<(String, Param)> {
 /// configuration and every tensor's name, shape and values.
 pub fn fingerprint(config: &ModelConfig, store: &ParamStore) -> Result<String> {
     let mut hasher = Sha256::new();
-    hasher.update(serde_json::to_vec(config).map_err(|e| unusable(Path::new(CONFIG_FILE), e))?);
+    let config = ModelConfig { learned_from: None, ..config.clone() };
+    hasher.update(serde_json::to_vec(&config).map_err(|e| unusable(Path::new(CONFIG_FILE), e))?);
     for (name, param) in model_entries(store) {
         hasher.update(name.as_bytes());
         for &side in param.var.dims() {
             hasher.update((side as u64).to_le_bytes());
         }
         let values: Vec<f32> = param.var.as_detached_tensor().flatten_all()?.to_vec1()?;
-        for chunk in values.chunks(4096) {
-            let bytes: Vec<u8> = chunk.iter().flat_map(|v| v.to_le_bytes()).collect();
-            hasher.update(&bytes);
+        let mut bytes = [0; 16 << 10];
+        for chunk in values.chunks(bytes.len() / 4) {
+            for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(chunk) {
+                *bytes = value.to_le_bytes();
+            }
+            hasher.update(&bytes[..chunk.len() * 4]);
         }
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
@@ -182,7 +204,7 @@ pub fn locate(dir: &Path) -> PathBuf {
 pub fn read_config(dir: &Path) -> Result<ModelConfig> {
     let path = dir.join(CONFIG_FILE);
     let text = fs::read(&path).map_err(|e| unusable(&path, e))?;
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| unusable(&path, e))?;
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| not_json(&path, &text, e))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format == u64::from(FORMAT) => {}
         Some(other) => {
@@ -200,17 +222,27 @@ pub fn read_config(dir: &Path) -> Result<ModelConfig> {
 }
 
 /// Reads a file of tensors of a checkpoint.
+///
+/// # Errors
+/// [`EmbedError::Checkpoint`] if it is missing, damaged, or something else, such as a Git LFS pointer.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let bytes = fs::read(path).map_err(|e| unusable(path, e))?;
-    let tensors =
-        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| unusable(path, e))?;
-    Ok(tensors.into_iter().collect())
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
+    Ok(tensors.map_err(|e| unusable(path, weights::refusal(&bytes, &e)))?.into_iter().collect())
 }
 
 /// Reads a JSON file of a checkpoint.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(|e| unusable(path, e))?;
-    serde_json::from_slice(&text).map_err(|e| unusable(path, e))
+    serde_json::from_slice(&text).map_err(|e| not_json(path, &text, e))
+}
+
+/// Why a file is no JSON: it may be something else.
+fn not_json(path: &Path, text: &[u8], error: serde_json::Error) -> EmbedError {
+    match error.classify() {
+        serde_json::error::Category::Data => unusable(path, error),
+        _ => unusable(path, kind::describe(text).unwrap_or_else(|| error.to_string())),
+    }
 }
 
 fn unusable(path: &Path, reason: impl ToString) -> EmbedError {
@@ -267,6 +299,19 @@ mod tests {
         assert_eq!(config.pool(), Pool::Average);
         // Fingerprints are made of it: an index built then must go on fitting its model.
         assert_eq!(serde_json::to_string(&config).unwrap(), old);
+    }
+
+    #[test]
+    fn what_a_model_learned_from_is_kept_and_changes_no_fingerprint() {
+        let plain = ModelConfig::new(Arch::ResNet10Tiny, HeadConfig::Pooled);
+        let drawn = ModelConfig { learned_from: Some(LearnedFrom::DrawnPictures), ..plain.clone() };
+        let text = serde_json::to_string(&drawn).unwrap();
+        assert!(text.contains(r#""learned_from":"drawn_pictures""#), "{text}");
+        assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), drawn);
+        assert!(!serde_json::to_string(&plain).unwrap().contains("learned_from"));
+        let store = ParamStore::new(0, &Device::Cpu);
+        assert_eq!(fingerprint(&plain, &store).unwrap(), fingerprint(&drawn, &store).unwrap());
+        assert!(plain.is_same_network(&drawn));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use semblance_kernels::frozen::{Builder, FrozenNet, Precision};
 
 use crate::backbone::{Arch, Backbone, Features};
-use crate::checkpoint::{self, CONFIG_FILE, CheckpointWriter, MODEL_FILE, ModelConfig};
+use crate::checkpoint::{self, CONFIG_FILE, CheckpointWriter, LearnedFrom, MODEL_FILE, ModelConfig};
 use crate::error::{EmbedError, Result};
 use crate::head::{Head, HeadConfig, Pool};
 use crate::hub;
@@ -102,15 +102,26 @@ pub struct Embedder {
 impl Embedder {
     /// An untrained network; `seed` decides its weights.
     pub fn untrained(config: ModelConfig, seed: u64, device: DeviceKind) -> Result<Self> {
+        let mut embedder = Self::unloaded(config, seed, device, &[])?;
+        embedder.weights_changed()?;
+        Ok(embedder)
+    }
+
+    /// A network whose tensors below the prefixes `loaded` the caller has to set; then it has to call
+    /// [`weights_changed`](Self::weights_changed), which gives it its fingerprint.
+    pub(crate) fn unloaded(
+        config: ModelConfig,
+        seed: u64,
+        device: DeviceKind,
+        loaded: &'static [&'static str],
+    ) -> Result<Self> {
         config.check()?;
-        let store = ParamStore::new(seed, &device.open()?);
+        let store = ParamStore::for_loading(seed, &device.open()?, loaded);
         let backbone = config.arch.build(&store.root().at("backbone"))?;
         let channels = backbone.feature_dim();
         let head = Head::new(&config.head, config.pool(), channels, &store.root().at("head"))?;
         let (fingerprint, unused, precision, frozen) = Default::default();
-        let mut embedder = Self { config, store, backbone, head, fingerprint, unused, precision, frozen };
-        embedder.weights_changed()?;
-        Ok(embedder)
+        Ok(Self { config, store, backbone, head, fingerprint, unused, precision, frozen })
     }
 
     /// Opens a model wherever it comes from.
@@ -132,14 +143,17 @@ impl Embedder {
     /// be frozen.
     pub fn with_precision(self, precision: Precision) -> Result<Self> {
         let embedder = Self { precision, frozen: OnceLock::new(), ..self };
-        if precision != Precision::F32 && (!embedder.store.device().is_cpu() || embedder.freeze()?.is_none())
-        {
+        if precision == Precision::F32 {
+            return Ok(embedder);
+        }
+        let frozen = if embedder.store.device().is_cpu() { embedder.freeze()? } else { None };
+        if frozen.is_none() {
             let reason = format!(
                 "{precision} is for convolutional networks on the processor, with pooled or linear heads; take f32"
             );
             return Err(EmbedError::Config { key: "precision", reason });
         }
-        Ok(embedder)
+        Ok(Self { frozen: OnceLock::from(frozen), ..embedder })
     }
 
     fn open_any(source: &ModelSource) -> Result<Self> {
@@ -181,12 +195,10 @@ impl Embedder {
                 return Err(EmbedError::SizeMismatch { path: dir.to_owned(), what, found, wanted });
             }
         }
-        let mut embedder = Self::untrained(config, source.seed, source.device)?;
+        let mut embedder = Self::unloaded(config, source.seed, source.device, &["backbone.", "head."])?;
         let path = dir.join(MODEL_FILE);
         let mismatch = assign(&embedder.store, "", &checkpoint::read_tensors(&path)?)?;
-        if mismatch != Default::default() {
-            return Err(EmbedError::Weights { path, arch: embedder.config.arch.to_string(), mismatch });
-        }
+        mismatch.none_left(&path, &embedder.config.arch.to_string())?;
         embedder.weights_changed()?;
         Ok(embedder)
     }
@@ -199,7 +211,8 @@ impl Embedder {
         }
         let needed = || EmbedError::ArchNeeded { path: path.to_owned(), known: Arch::known() };
         let arch = said.or(source.arch).ok_or_else(needed)?;
-        let mut embedder = Self::untrained(Self::bare(source, arch), source.seed, source.device)?;
+        let config = Self::bare(source, arch);
+        let mut embedder = Self::unloaded(config, source.seed, source.device, &["backbone."])?;
         embedder.unused = file.load_backbone(arch, &embedder.store, "backbone.")?;
         embedder.weights_changed()?;
         Ok(embedder)
@@ -229,6 +242,11 @@ impl Embedder {
     /// Architecture, head and transform.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Notes what the weights are learned from.
+    pub fn set_learned_from(&mut self, learned_from: Option<LearnedFrom>) {
+        self.config.learned_from = learned_from;
     }
 
     /// What stands behind the backbone.

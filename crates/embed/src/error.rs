@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::weights::Mismatch;
+use crate::weights::{Mismatch, NotFinite};
 
 /// Every failure of the embedder, its weights, its losses and its training.
 ///
@@ -103,7 +103,19 @@ pub enum EmbedError {
         /// The network they were meant for.
         arch: String,
         /// Every tensor that is missing or has another shape.
-        mismatch: Mismatch,
+        mismatch: Box<Mismatch>,
+    },
+
+    /// Weights with NaN or infinity among them, which make every vector useless.
+    #[error(
+        "the weights of {path} hold NaN or infinity: {tensors}; the file is damaged, or its training ran away: take \
+         another copy, or an earlier checkpoint"
+    )]
+    NotFinite {
+        /// Where the weights came from.
+        path: PathBuf,
+        /// The tensors.
+        tensors: NotFinite,
     },
 
     /// A weight file that cannot be read.
@@ -117,12 +129,13 @@ pub enum EmbedError {
 
     /// A model that could not be fetched from the hub.
     #[error(
-        "cannot fetch {model:?} from the Hugging Face hub: {reason}; download the file and give its path instead"
+        "cannot fetch {model:?} from the Hugging Face hub: {reason}. A weight file that is downloaded otherwise can be given \
+         by its path"
     )]
     Hub {
         /// The hub name.
         model: String,
-        /// What the hub's client said.
+        /// What the hub said, and what to do about it.
         reason: String,
     },
 

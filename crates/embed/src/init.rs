@@ -10,7 +10,7 @@ use crate::checkpoint::{self, CONFIG_FILE, MODEL_FILE, ModelConfig};
 use crate::embedder::{DeviceKind, Embedder, ModelSource};
 use crate::error::{EmbedError, Result};
 use crate::head::{HeadConfig, Pool};
-use crate::weights::{Mismatch, assign};
+use crate::weights::assign;
 
 /// Which weights to start from, and what network to put them into.
 #[derive(Debug, Clone, Default)]
@@ -91,7 +91,8 @@ fn from_checkpoint(folder: &Path, config: &InitConfig) -> Result<(Embedder, Head
     let pool = config.pool.or(saved.pool);
     let network = ModelConfig { head, pool, transform, ..saved.clone() };
     let kept = network.head == saved.head && network.pool() == saved.pool();
-    let mut embedder = Embedder::untrained(network, config.seed, config.device)?;
+    let loaded: &'static [&'static str] = if kept { &["backbone.", "head."] } else { &["backbone."] };
+    let mut embedder = Embedder::unloaded(network, config.seed, config.device, loaded)?;
     let path = folder.join(MODEL_FILE);
     let tensors = checkpoint::read_tensors(&path)?;
     put(&embedder, "backbone.", &tensors, &path)?;
@@ -109,11 +110,7 @@ fn from_checkpoint(folder: &Path, config: &InitConfig) -> Result<(Embedder, Head
 fn put(embedder: &Embedder, prefix: &str, all: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
     let bare = all.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone())));
     let mismatch = assign(embedder.store(), prefix, &bare.collect())?;
-    if mismatch != Mismatch::default() {
-        let arch = embedder.config().arch.to_string();
-        return Err(EmbedError::Weights { path: path.to_owned(), arch, mismatch });
-    }
-    Ok(())
+    mismatch.none_left(path, &embedder.config().arch.to_string())
 }
 
 #[cfg(test)]

@@ -84,13 +84,22 @@ pub struct ParamStore {
     entries: RefCell<BTreeMap<String, Param>>,
     seed: u64,
     device: Device,
+    /// Prefixes of the names whose first values are read from a file.
+    loaded: &'static [&'static str],
     norms_frozen: Arc<AtomicBool>,
 }
 
 impl ParamStore {
     /// An empty store on `device`; `seed` decides every initial value.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { entries: RefCell::default(), seed, device: device.clone(), norms_frozen: Arc::default() }
+        Self::for_loading(seed, device, &[])
+    }
+
+    /// As [`new`](Self::new), where tensors whose names start with one of `loaded` are set from a file afterwards: they
+    /// begin as zeros, as drawing values for a large network takes longer than reading them.
+    pub(crate) fn for_loading(seed: u64, device: &Device, loaded: &'static [&'static str]) -> Self {
+        let (entries, norms_frozen) = Default::default();
+        Self { entries, seed, device: device.clone(), loaded, norms_frozen }
     }
 
     /// The device its tensors are on.
@@ -133,12 +142,15 @@ impl ParamStore {
         if self.entries.borrow().contains_key(&name) {
             candle_core::bail!("the tensor {name} was registered twice")
         }
-        let mut hasher = Sha256::new();
-        hasher.update(self.seed.to_le_bytes());
-        hasher.update(name.as_bytes());
-        let mut rng = ChaCha8Rng::from_seed(hasher.finalize().into());
-        let values = Tensor::from_vec(init.draw(shape.elem_count(), &mut rng), shape, &self.device)?;
-        let var = Var::from_tensor(&values.to_dtype(DType::F32)?)?;
+        let var = if self.loaded.iter().any(|prefix| name.starts_with(prefix)) {
+            Var::zeros(shape, DType::F32, &self.device)?
+        } else {
+            let mut hasher = Sha256::new();
+            hasher.update(self.seed.to_le_bytes());
+            hasher.update(name.as_bytes());
+            let mut rng = ChaCha8Rng::from_seed(hasher.finalize().into());
+            Var::from_vec(init.draw(shape.elem_count(), &mut rng), shape, &self.device)?
+        };
         self.entries.borrow_mut().insert(name, Param { var: var.clone(), kind });
         Ok(var)
     }
@@ -197,6 +209,22 @@ mod tests {
         assert_ne!(draw(1, &["a"]), draw(2, &["a"]));
         let both = draw(1, &["a", "b"]);
         assert_ne!(both[0], both[1]);
+    }
+
+    #[test]
+    fn nothing_is_drawn_for_what_is_loaded_and_everything_else_as_ever() {
+        let drawn = ParamStore::new(3, &Device::Cpu);
+        let loading = ParamStore::for_loading(3, &Device::Cpu, &["backbone."]);
+        for store in [&drawn, &loading] {
+            for place in ["backbone", "head", "loss"] {
+                store.root().at(place).parameter("w", 4, Init::Normal { std: 1.0 }).unwrap();
+            }
+        }
+        let values = |store: &ParamStore, name: &str| store.get(name).unwrap().var.to_vec1::<f32>().unwrap();
+        assert_eq!(values(&loading, "backbone.w"), [0.0; 4]);
+        for name in ["head.w", "loss.w"] {
+            assert_eq!(values(&loading, name), values(&drawn, name));
+        }
     }
 
     #[test]

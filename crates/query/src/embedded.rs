@@ -24,7 +24,7 @@ pub struct Embedded<'a> {
 }
 
 impl<'a> Embedded<'a> {
-    /// Embeds every picture of `dataset`; `progress` is told how many are done.
+    /// Embeds every picture of `dataset`; `progress` gets how many are done, those that cannot be read included.
     ///
     /// # Errors
     /// [`QueryError::NothingReadable`] if there is no row at all, with `config.strict` the first unreadable picture, and
@@ -91,7 +91,7 @@ impl<'a> Embedded<'a> {
                 let vectors = embedder.embed(&pixels, rows)?;
                 embedded.vectors.extend(mean_of_views(&vectors, dim, views).concat());
             }
-            progress((batch * config.batch.max(1)).min(dataset.len()));
+            progress(((batch + 1) * config.batch.max(1)).min(dataset.len()));
         }
         if embedded.samples.is_empty() {
             return Err(QueryError::nothing_readable(dataset, &embedded.failures));
@@ -111,4 +111,37 @@ fn failure(dataset: &Dataset, sample: &Sample, error: &QueryError) -> Failure {
         other => other.to_string(),
     };
     Failure { path: dataset.full_path(sample).display().to_string(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use semblance_embed::ModelSource;
+    use semblance_embed::dataset::{Dataset, DatasetConfig};
+
+    use super::*;
+    use crate::answer::Views;
+
+    #[test]
+    fn progress_counts_each_batch_when_it_is_done_and_reaches_all_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for at in 0..5u8 {
+            let picture =
+                image::RgbImage::from_fn(24, 24, |x, y| image::Rgb([at * 40, x as u8 * 9, y as u8 * 9]));
+            picture.save(dir.path().join(format!("{at}.png"))).unwrap();
+        }
+        std::fs::write(dir.path().join("0.png"), "no picture").unwrap();
+        std::fs::write(dir.path().join("4.png"), "no picture").unwrap();
+        let dataset = Dataset::open(&DatasetConfig::new(dir.path())).unwrap();
+        let source = ModelSource { crop: Some(32), ..ModelSource::new("random:resnet10_tiny") };
+        let embedder = Embedder::open(&source).unwrap();
+        let config = ExtractConfig { batch: 2, threads: 1, ..ExtractConfig::default() };
+        for views in [Views::default(), Views::Flip] {
+            let mut seen = Vec::new();
+            let photo = PhotoConfig { views, ..PhotoConfig::default() };
+            let progress = &mut |done| seen.push(done);
+            let embedded = Embedded::with_photos(&embedder, &dataset, &config, &photo, progress).unwrap();
+            assert_eq!((embedded.samples.len(), embedded.failures.len()), (3, 2));
+            assert_eq!(seen, [2, 4, 5], "{views:?}");
+        }
+    }
 }

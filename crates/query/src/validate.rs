@@ -1,8 +1,9 @@
-//! Recall@1 of a model on photographs held out from training.
+//! Recall@1 and MAP@R of a model on photographs held out from training.
 
 use semblance_embed::Embedder;
 use semblance_embed::dataset::Dataset;
 use semblance_embed::extract::ExtractConfig;
+use semblance_embed::train::Score;
 use semblance_index::FlatIndex;
 
 use crate::embedded::Embedded;
@@ -43,12 +44,14 @@ impl Validation {
         evaluate(&gallery, &queries, &EvalConfig { graph: false, ..config.clone() }, &|_, _| {})
     }
 
-    /// Recall@1, averaged over the queries that have a match.
+    /// Recall@1 and MAP@R, averaged over the queries that have a match.
     ///
     /// # Errors
-    /// As [`Self::report`]. NaN never comes out: without a query that has a match the recall is 0.
-    pub fn recall_at_1(&self, embedder: &Embedder) -> Result<f64> {
+    /// As [`Self::report`]. NaN never comes out: without a query that has a match both are 0.
+    pub fn score(&self, embedder: &Embedder) -> Result<Score> {
         let report = self.report(embedder, &EvalConfig { ks: vec![1], ..EvalConfig::default() })?;
-        Ok(report.exact().and_then(|exact| exact.recall(1)).unwrap_or(0.0))
+        let exact = report.exact();
+        let recall_at_1 = exact.and_then(|exact| exact.recall(1)).unwrap_or(0.0);
+        Ok(Score { recall_at_1, map_at_r: exact.and_then(|exact| exact.map_at_r).unwrap_or(0.0) })
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::Score;
 use super::events::Events;
 use crate::error::{Result, io_at};
 
@@ -21,7 +22,8 @@ struct StepRecord {
 #[derive(Serialize)]
 pub(super) struct ValidationRecord {
     pub(super) step: usize,
-    pub(super) recall_at_1: f64,
+    #[serde(flatten)]
+    pub(super) score: Score,
     pub(super) best: bool,
 }
 
@@ -58,7 +60,8 @@ impl RunLog {
 
     pub(super) fn validation(&mut self, record: &ValidationRecord) -> Result<()> {
         self.write(record)?;
-        self.events.scalar(record.step, "recall_at_1", record.recall_at_1 as f32)
+        self.events.scalar(record.step, "recall_at_1", record.score.recall_at_1 as f32)?;
+        self.events.scalar(record.step, "map_at_r", record.score.map_at_r as f32)
     }
 
     fn write(&mut self, record: &impl Serialize) -> Result<()> {

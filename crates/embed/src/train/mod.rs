@@ -1,9 +1,12 @@
 //! Learning an embedder from labelled photographs.
 
 mod average;
+#[cfg(test)]
+mod choice_tests;
 mod config;
 mod events;
 mod freeze;
+mod holdout;
 mod learner;
 mod log;
 mod state;
@@ -20,6 +23,7 @@ use serde::Serialize;
 
 pub use config::TrainConfig;
 pub use freeze::Freeze;
+pub use holdout::{Holdout, Protocol};
 
 use self::learner::Learner;
 use self::log::{RunLog, ValidationRecord};
@@ -64,9 +68,9 @@ pub enum TrainEvent {
     Validated {
         /// Steps done.
         step: usize,
-        /// Recall@1 on the held-out photographs.
-        recall_at_1: f64,
-        /// Whether it is the best so far.
+        /// What was measured on the held-out photographs.
+        score: Score,
+        /// Whether it is kept as the best so far.
         best: bool,
     },
     /// A photograph could not be read and was left out of its batch.
@@ -109,16 +113,29 @@ pub struct TrainSummary {
     pub loss: Option<f32>,
     /// Recall@1 on the held-out photographs before the first step.
     pub recall_before: Option<f64>,
-    /// The best Recall@1 on the held-out photographs, and the step it was reached at.
+    /// The best Recall@1 on the held-out photographs, and the step it was reached at. Where several had it, that of the
+    /// best MAP@R, and of those the last.
     pub best: Option<(usize, f64)>,
+    /// MAP@R of the best.
+    pub best_map_at_r: Option<f64>,
     /// The folder of the best model, or of the last where nothing was held out.
     pub model: PathBuf,
     /// Photographs that could not be read, each time they came up.
     pub skipped: usize,
 }
 
-/// Measures Recall@1 of a model on the held-out photographs.
-pub type Validate<'a> = dyn FnMut(&Embedder) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> + 'a;
+/// What a validation measures.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
+pub struct Score {
+    /// Recall@1 on the held-out photographs, by which models are chosen.
+    pub recall_at_1: f64,
+    /// MAP@R on them, by which models of the same Recall@1 are chosen: it goes on telling them apart where every query finds
+    /// a photograph of its class.
+    pub map_at_r: f64,
+}
+
+/// Measures a model on the held-out photographs.
+pub type Validate<'a> = dyn FnMut(&Embedder) -> Result<Score, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// Trains `embedder` in place.
 ///
@@ -236,6 +253,7 @@ pub fn train(
         loss: last_loss,
         recall_before: run.state.recall_before,
         best: run.state.best,
+        best_map_at_r: run.state.best_map_at_r,
         model,
         skipped,
     })
@@ -311,18 +329,26 @@ impl Run<'_> {
         let Some(validate) = validate else { return Ok(None) };
         self.swap(embedder)?;
         embedder.weights_changed()?;
-        let recall = validate(embedder).map_err(|source| EmbedError::Validation { source })?;
+        let score = validate(embedder).map_err(|source| EmbedError::Validation { source })?;
         let step = self.state.step;
-        let best = self.state.best.is_none_or(|(_, before)| recall > before);
-        self.state.stale = if best { 0 } else { self.state.stale + 1 };
+        let kept = self.state.best.map(|(_, recall_at_1)| {
+            // Runs that began before MAP@R was measured have none.
+            let map_at_r = self.state.best_map_at_r.unwrap_or(f64::NEG_INFINITY);
+            Score { recall_at_1, map_at_r }
+        });
+        let better = kept.is_none_or(|kept| score > kept);
+        // Of equals the one trained longer is kept: a measure that is full from the start chooses no untrained model.
+        let best = better || kept == Some(score);
+        self.state.stale = if better { 0 } else { self.state.stale + 1 };
         if best {
-            self.state.best = Some((step, recall));
+            self.state.best = Some((step, score.recall_at_1));
+            self.state.best_map_at_r = Some(score.map_at_r);
             embedder.save(&self.folder.join("best"))?;
         }
         self.swap(embedder)?;
-        log.validation(&ValidationRecord { step, recall_at_1: recall, best })?;
-        progress(TrainEvent::Validated { step, recall_at_1: recall, best });
-        Ok(Some(recall))
+        log.validation(&ValidationRecord { step, score, best })?;
+        progress(TrainEvent::Validated { step, score, best });
+        Ok(Some(score.recall_at_1))
     }
 
     fn save(&mut self, embedder: &Embedder) -> Result<()> {

@@ -34,6 +34,9 @@ pub(super) struct State {
     pub(super) step: usize,
     /// The best validation so far: its step and Recall@1.
     pub(super) best: Option<(usize, f64)>,
+    /// MAP@R of the best validation.
+    #[serde(default)]
+    pub(super) best_map_at_r: Option<f64>,
     /// Validations since the best one.
     #[serde(default)]
     pub(super) stale: usize,
@@ -58,7 +61,7 @@ impl State {
         }
         let data = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let (config, model) = (config.clone(), model.clone());
-        Self { step: 0, best: None, stale: 0, recall_before: None, config, model, data }
+        Self { step: 0, best: None, best_map_at_r: None, stale: 0, recall_before: None, config, model, data }
     }
 
     /// With an average, to be called while it is in the model's place.
@@ -112,10 +115,7 @@ impl State {
                 .iter()
                 .filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone())));
             let mismatch = assign(embedder.store(), prefix, &bare.collect())?;
-            if mismatch != Default::default() {
-                let arch = embedder.config().arch.to_string();
-                return Err(EmbedError::Weights { path: last.clone(), arch, mismatch });
-            }
+            mismatch.none_left(&last, &embedder.config().arch.to_string())?;
         }
         let part = |prefix: &str| -> BTreeMap<String, Tensor> {
             let named =
@@ -142,7 +142,7 @@ impl State {
 
     /// What makes `other` another run.
     fn difference(&self, other: &Self) -> Option<String> {
-        if self.model != other.model {
+        if !self.model.is_same_network(&other.model) {
             return Some("the networks".to_owned());
         }
         if self.data != other.data {

@@ -8,6 +8,7 @@ mod depthwise;
 mod direct;
 mod input;
 mod integer;
+mod kept;
 mod layer;
 mod map;
 mod memory;
@@ -20,8 +21,6 @@ mod team;
 mod together;
 mod winograd;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::Result;
@@ -31,13 +30,11 @@ pub use precision::Precision;
 
 pub use crate::Activation;
 use builder::{Kind, Node};
-use plan::{Arena, Plan};
+use kept::Kept;
+use plan::Plan;
 
 use crate::KernelError;
 use crate::simd::Isa;
-
-/// Image sizes whose plans and buffers are kept for the next call.
-const KEPT_PLANS: usize = 4;
 
 /// A network whose parameters no longer change. Made by a [`Builder`]; may be used from several threads at once.
 pub struct FrozenNet {
@@ -47,20 +44,7 @@ pub struct FrozenNet {
     kinds: Vec<Kind>,
     output: usize,
     dim: usize,
-    plans: Mutex<Plans>,
-}
-
-#[derive(Default)]
-struct Plans {
-    by_size: HashMap<(usize, usize, usize, usize), Arc<Ready>>,
-    /// Sizes in the order they were first seen.
-    order: Vec<(usize, usize, usize, usize)>,
-}
-
-/// A plan with the memory of runs that have ended.
-struct Ready {
-    plan: Plan,
-    arenas: Mutex<Vec<Arena>>,
+    kept: Kept,
 }
 
 /// What one layer took in [`FrozenNet::measure`].
@@ -84,7 +68,7 @@ impl FrozenNet {
         output: usize,
         dim: usize,
     ) -> Self {
-        Self { isa, precision, nodes, kinds, output, dim, plans: Mutex::default() }
+        Self { isa, precision, nodes, kinds, output, dim, kept: Kept::default() }
     }
 
     /// Length of the vector that each image becomes.
@@ -106,7 +90,7 @@ impl FrozenNet {
     ///
     /// Runs on the threads of the current rayon pool. Where a network has few weights beside its maps, large batches go
     /// through it in parts. The first call with another batch or image size lays the network out for it, later ones
-    /// reuse layout and memory.
+    /// reuse layout and memory, which are kept for the last four sizes used.
     ///
     /// # Errors
     /// A wrapped [`KernelError`] if the number of pixels is wrong or the images are too small for the network.
@@ -167,37 +151,19 @@ impl FrozenNet {
         (n, h, w): (usize, usize, usize),
         mut after: impl FnMut(usize, &Plan, Duration) + Send,
     ) -> Result<Vec<f32>> {
-        let ready = self.ready((n, h, w))?;
-        let mut arena = lock(&ready.arenas).pop().unwrap_or_else(|| ready.plan.arena());
+        let key = (n, h, w, rayon::current_num_threads());
+        let make = || Plan::new(self.isa, self.precision, &self.nodes, &self.kinds, (n, h, w));
+        let (plan, mut arena) = self.kept.take(key, make)?;
         let vectors = team::lead(|team| {
             for (index, node) in self.nodes.iter().enumerate() {
                 let start = Instant::now();
-                ready.plan.step(team, index, node, pixels, &mut arena);
-                after(index, &ready.plan, start.elapsed());
+                plan.step(team, index, node, pixels, &mut arena);
+                after(index, &plan, start.elapsed());
             }
-            ready.plan.vector(self.output, &arena).to_vec()
+            plan.vector(self.output, &arena).to_vec()
         });
-        lock(&ready.arenas).push(arena);
+        self.kept.give(key, arena);
         Ok(vectors)
-    }
-
-    /// The plan for a size, made if it is new.
-    fn ready(&self, (n, h, w): (usize, usize, usize)) -> Result<Arc<Ready>> {
-        let key = (n, h, w, rayon::current_num_threads());
-        if let Some(ready) = lock(&self.plans).by_size.get(&key) {
-            return Ok(Arc::clone(ready));
-        }
-        let plan = Plan::new(self.isa, self.precision, &self.nodes, &self.kinds, (n, h, w))?;
-        let ready = Arc::new(Ready { plan, arenas: Mutex::default() });
-        let mut plans = lock(&self.plans);
-        if plans.by_size.insert(key, Arc::clone(&ready)).is_none() {
-            plans.order.push(key);
-        }
-        if plans.order.len() > KEPT_PLANS {
-            let oldest = plans.order.remove(0);
-            plans.by_size.remove(&oldest);
-        }
-        Ok(ready)
     }
 }
 
@@ -206,9 +172,4 @@ impl std::fmt::Debug for FrozenNet {
         let (layers, isa, dim) = (self.nodes.len(), self.isa, self.dim);
         f.debug_struct("FrozenNet").field("layers", &layers).field("isa", &isa).field("dim", &dim).finish()
     }
-}
-
-/// The guarded values are only ever replaced whole, so a panic elsewhere leaves them usable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,44 +1,22 @@
-//! Models from the Hugging Face hub, kept in its cache folder.
+//! Which network a model's configuration on the hub describes.
 
-use std::path::PathBuf;
-
-use hf_hub::api::sync::ApiBuilder;
 use serde_json::Value;
 
 use crate::backbone::Arch;
-use crate::error::{EmbedError, Result};
-
-/// Whether a name looks like `owner/model`.
-pub fn is_name(name: &str) -> bool {
-    let plain = |part: &str| {
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        !part.is_empty() && !part.starts_with('.') && part.chars().all(fits)
-    };
-    name.split_once('/').is_some_and(|(owner, model)| plain(owner) && plain(model))
-}
-
-/// The weight file of `owner/model`, downloaded unless it is in the cache already, and the architecture its
-/// `config.json` names.
-///
-/// # Errors
-/// [`EmbedError::Hub`] if the model, or the network, is not there.
-pub fn fetch(name: &str) -> Result<(PathBuf, Option<Arch>)> {
-    let failed = |reason: String| EmbedError::Hub { model: name.to_owned(), reason };
-    let api = ApiBuilder::from_env().with_progress(false).build().map_err(|e| failed(e.to_string()))?;
-    let model = api.model(name.to_owned());
-    let weights = model.get("model.safetensors").or_else(|_| model.get("pytorch_model.bin"));
-    let weights = weights.map_err(|e| failed(e.to_string()))?;
-    let config = model.get("config.json").ok().and_then(|path| std::fs::read(path).ok());
-    Ok((weights, config.and_then(|text| arch_of(&text))))
-}
 
 /// The architecture that timm's or transformers' `config.json` describes.
-fn arch_of(config: &[u8]) -> Option<Arch> {
+pub(super) fn arch_of(config: &[u8]) -> Option<Arch> {
     let config: Value = serde_json::from_slice(config).ok()?;
     if let Some(name) = config["architecture"].as_str() {
         // timm's name alone does not tell OpenAI's activation; the tag of the weights does.
         let tag = config["pretrained_cfg"]["tag"].as_str().unwrap_or_default();
         return format!("{name}.{tag}").parse().ok();
+    }
+    if let Some(tower) = config["model_cfg"]["vision_cfg"].as_object() {
+        // open_clip's own configuration, whose default is the exact GELU.
+        let number = |key: &str| tower.get(key).and_then(Value::as_u64).unwrap_or_default();
+        let quick = config["model_cfg"]["quick_gelu"].as_bool().unwrap_or(false);
+        return clip(number("width"), number("patch_size"), number("image_size"), quick);
     }
     let kind = config["model_type"].as_str()?;
     // A whole CLIP describes its image tower inside.
@@ -63,15 +41,7 @@ fn arch_of(config: &[u8]) -> Option<Arch> {
         },
         "clip" | "clip_vision_model" => {
             let quick = config["hidden_act"].as_str().unwrap_or("quick_gelu") == "quick_gelu";
-            match (number("hidden_size", 768), number("patch_size", 32), number("image_size", 224), quick) {
-                (768, 32, 224, true) => Some(Arch::ClipBase32),
-                (768, 16, 224, true) => Some(Arch::ClipBase16),
-                (1024, 14, 224, true) => Some(Arch::ClipLarge14),
-                (768, 32, 224, false) => Some(Arch::ClipBase32Gelu),
-                (768, 16, 224, false) => Some(Arch::ClipBase16Gelu),
-                (1024, 14, 224, false) => Some(Arch::ClipLarge14Gelu),
-                _ => None,
-            }
+            clip(number("hidden_size", 768), number("patch_size", 32), number("image_size", 224), quick)
         }
         "convnext" => match (numbers("hidden_sizes").first(), numbers("depths").get(2)) {
             (Some(96), Some(9)) => Some(Arch::ConvNextTiny),
@@ -91,19 +61,22 @@ fn arch_of(config: &[u8]) -> Option<Arch> {
     }
 }
 
+/// CLIP's image tower of these sizes, with OpenAI's approximate GELU if `quick`.
+fn clip(width: u64, patch: u64, image: u64, quick: bool) -> Option<Arch> {
+    match (width, patch, image, quick) {
+        (768, 32, 224, true) => Some(Arch::ClipBase32),
+        (768, 16, 224, true) => Some(Arch::ClipBase16),
+        (1024, 14, 224, true) => Some(Arch::ClipLarge14),
+        (768, 32, 224, false) => Some(Arch::ClipBase32Gelu),
+        (768, 16, 224, false) => Some(Arch::ClipBase16Gelu),
+        (1024, 14, 224, false) => Some(Arch::ClipLarge14Gelu),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hub_names_are_told_from_paths() {
-        for name in ["timm/resnet50.a1_in1k", "microsoft/resnet-50"] {
-            assert!(is_name(name), "{name}");
-        }
-        for path in ["resnet50", "./timm/resnet50", "../x/y", "a/b/c", "/abs/path", "runs/", "/model"] {
-            assert!(!is_name(path), "{path}");
-        }
-    }
 
     #[test]
     fn timms_configuration_names_the_architecture() {
@@ -137,6 +110,10 @@ mod tests {
             (
                 r#"{"model_type":"clip","vision_config":{"hidden_size":768,"hidden_act":"gelu"}}"#,
                 Some(Arch::ClipBase32Gelu),
+            ),
+            (
+                r#"{"model_cfg":{"embed_dim":512,"vision_cfg":{"image_size":224,"width":768,"patch_size":16}}}"#,
+                Some(Arch::ClipBase16Gelu),
             ),
             (r#"{"model_type":"bert"}"#, None),
         ] {
