@@ -130,7 +130,7 @@ fn told(report: &VerifyReport, folder: &Path) -> String {
     out
 }
 
-/// Builds the graph anew without what was deleted, and removes uploads that no item names.
+/// Rebuilds the graph without deleted items and removes uploads that no item names.
 pub(crate) fn compact(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
     let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
     let size = |index: Option<Index>| {
