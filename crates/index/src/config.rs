@@ -227,7 +227,7 @@ impl Stage {
 
 /// True if the folder holds a finished index.
 pub fn is_finished(dir: &Path) -> bool {
-    dir.join(crate::manifest::FILE_NAME).is_file()
+    dir.join(crate::segment::manifest::FILE_NAME).is_file()
 }
 
 #[cfg(test)]

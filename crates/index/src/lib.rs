@@ -39,66 +39,40 @@
 //! After an error of the disk the writer opens its store again and goes on with what is on the disk; a call that failed
 //! was undone, or says that it may have been kept ([`IndexError::Uncertain`]).
 
-mod block_file;
-mod build;
+mod backend;
 mod cancel;
-mod candidates;
-mod codec;
-mod coded_query;
 mod codes;
 mod config;
-mod contest;
 mod error;
 mod exact;
-mod exchange;
 mod filter;
-mod fixed_point;
-mod flat;
-mod forecast;
-mod graph;
 mod hnsw;
-mod index;
+mod import_export;
 mod item;
-mod item_table;
-mod kernel;
-mod manifest;
-mod order;
-mod pages;
-mod products;
-mod publish;
-mod quantize;
-mod query;
-mod rescore;
-mod rows;
-mod select;
-mod snapshot;
-mod space;
+mod reader;
+mod search;
+mod segment;
 mod store;
-mod tail;
-mod topk;
-mod vector_index;
 mod verify;
-mod visited;
-mod walk;
 mod writer;
 
+pub use backend::vector_index::{NORM_TOLERANCE, Neighbor, SearchParams, VectorIndex, check_vectors};
 pub use cancel::Cancel;
+pub use codes::kernel::instruction_set;
 pub use codes::precision::Precision;
 pub use config::{
     Builder, Codes, Durability, HnswConfig, IndexConfig, MAX_DIM, Memory, Progress, RESIDENT_BYTES, Stage,
     is_finished,
 };
 pub use error::{IndexError, Result};
-pub use exchange::{ExportFormat, ITEMS_NAME, export, import};
+pub use exact::flat_index::FlatIndex;
 pub use filter::{Filter, FilterWarning, Matcher};
-pub use flat::FlatIndex;
-pub use index::Index;
+pub use import_export::{ExportFormat, ITEMS_NAME, export, import};
 pub use item::{Item, MAX_KEY_BYTES, NewItem};
-pub use kernel::instruction_set;
-pub use manifest::{
+pub use reader::Index;
+pub use search::{Explain, Strategy};
+pub use segment::manifest::{
     FILE_NAME as MANIFEST_NAME, FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT, PRECISION_FORMAT,
 };
-pub use query::{Explain, Strategy};
-pub use vector_index::{NORM_TOLERANCE, Neighbor, SearchParams, VectorIndex, check_vectors};
 pub use verify::{Fault, Unchecked, VerifyReport, verify};
 pub use writer::IndexWriter;

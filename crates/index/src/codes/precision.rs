@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codes::quantize::{CodeBuffer, built_over};
 use crate::config::{Codes, IndexConfig};
-use crate::exact::Exact;
-use crate::quantize::{CodeBuffer, built_over};
+use crate::exact::flat_search::Exact;
 
 /// Vectors whose neighbours are looked at.
 const SAMPLE: usize = 128;

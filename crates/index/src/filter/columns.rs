@@ -16,7 +16,7 @@ use super::value_order::{compare, equal};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::item::Item;
-use crate::item_table::ItemTable;
+use crate::segment::item_table::ItemTable;
 
 const MISSING: u32 = u32::MAX;
 /// Records decoded at a time.
@@ -264,9 +264,9 @@ impl Building {
 mod tests {
     use super::*;
     use crate::Filter;
-    use crate::codec::encode_item;
     use crate::item::NewItem;
-    use crate::item_table::ItemTableBuilder;
+    use crate::segment::item_table::ItemTableBuilder;
+    use crate::store::codec::encode_item;
     use proptest::prelude::*;
     use serde_json::json;
 

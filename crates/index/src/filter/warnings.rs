@@ -8,7 +8,7 @@ use super::matcher::{Matcher, Node, Test};
 use super::value_kinds::Kinds;
 use super::{Field, Filter};
 use crate::error::Result;
-use crate::index::Index;
+use crate::reader::Index;
 
 /// Most warnings about one filter.
 const MOST: usize = 8;
@@ -82,7 +82,7 @@ impl Index {
 
 /// Fields of the published items by column, and of those written since one by one.
 struct Fields {
-    state: std::sync::Arc<crate::tail::State>,
+    state: std::sync::Arc<crate::segment::delta::State>,
 }
 
 impl Fields {
@@ -145,7 +145,7 @@ impl Fields {
     }
 
     fn recent(&self) -> impl Iterator<Item = &crate::item::Item> {
-        self.state.tail.items().map(|(item, _)| item)
+        self.state.delta.items().map(|(item, _)| item)
     }
 
     /// Fields of similar names; if there is none, some of all.
@@ -188,7 +188,10 @@ impl<'a> Field<'a> {
 mod tests {
     use serde_json::json;
 
-    use crate::{Filter, IndexConfig, IndexWriter, NewItem};
+    use crate::Filter;
+    use crate::IndexConfig;
+    use crate::IndexWriter;
+    use crate::NewItem;
 
     fn item(key: &str, metadata: serde_json::Value) -> NewItem {
         NewItem { metadata: metadata.as_object().unwrap().clone(), ..NewItem::new(key) }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use crate::error::{IndexError, Result};
-use crate::manifest::sync_dir;
+use crate::segment::manifest::sync_dir;
 
 /// Which of them were synced already: they are never written again.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{IndexError, Result};
-use crate::manifest::sync_dir;
+use crate::segment::manifest::sync_dir;
 
 /// Name of the store's folder within that of the index.
 pub(crate) const FOLDER: &str = "store";

@@ -12,6 +12,8 @@
 //! closed and opened again ([`Store::close`], [`Store::reopen`]).
 
 mod blobs;
+pub(crate) mod codec;
+pub(crate) mod disk_space;
 mod failure;
 mod flush;
 mod folder;
@@ -29,12 +31,12 @@ use sled::transaction::ConflictableTransactionError;
 use sled::{Db, Transactional, Tree};
 
 use self::blobs::Blobs;
+use self::codec::CodecError;
 use self::failure::Failure;
 pub(crate) use self::folder::{FOLDER, exists, folder, is_blank, is_incomplete};
 use self::guard::{guarded, store_error};
 pub(crate) use self::state::State;
 use self::undo::Undo;
-use crate::codec::{self, CodecError};
 use crate::config::IndexConfig;
 use crate::error::{IndexError, Result};
 use crate::item::{Item, NewItem};

@@ -14,8 +14,8 @@ use super::rewrite::rewrite;
 use super::{CONFIG_KEY, FORMAT_KEY, STATE_KEY, State, Store, Trees};
 use crate::config::IndexConfig;
 use crate::error::{IndexError, Result};
-use crate::manifest::{FORMAT, OLDEST_FORMAT, sync_dir};
-use crate::space;
+use crate::segment::manifest::{FORMAT, OLDEST_FORMAT, sync_dir};
+use crate::store::disk_space;
 
 /// sled's cache of pages; the scans of a build gain nothing from more.
 const CACHE_BYTES: u64 = 128 << 20;
@@ -27,7 +27,7 @@ impl Store {
     /// and not before.
     pub(crate) fn create(dir: &Path, config: &IndexConfig) -> Result<Self> {
         // Before anything is removed.
-        space::check(dir, 0)?;
+        disk_space::check(dir, 0)?;
         folder::begin(dir)?;
         let store = Self::open_trees(dir, config.clone())?;
         let json = serde_json::to_vec(config).expect("a configuration is plain data");
@@ -72,7 +72,7 @@ impl Store {
 
     /// Opens a store that was closed after its disk failed. What it then holds is on the disk.
     pub(crate) fn reopen(dir: &Path) -> Result<Self> {
-        space::check(dir, 0)?;
+        disk_space::check(dir, 0)?;
         rewrite(&folder(dir))?;
         let store = Self::open(dir)?;
         // Recovery wrote, too.
@@ -83,7 +83,7 @@ impl Store {
 
     fn open_trees(dir: &Path, config: IndexConfig) -> Result<Self> {
         // sled writes while it recovers: without room for that it leaves a store that cannot be opened any more.
-        space::check(dir, 0)?;
+        disk_space::check(dir, 0)?;
         let path = folder(dir);
         folder::remove_unfinished_summaries(&path)?;
         let open = || -> sled::Result<Trees> {

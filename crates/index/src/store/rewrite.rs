@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::folder::log;
 use crate::error::{IndexError, Result};
-use crate::manifest::sync_dir;
+use crate::segment::manifest::sync_dir;
 
 /// Bytes read and written at a time.
 const CHUNK: usize = 1 << 20;

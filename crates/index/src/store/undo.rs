@@ -13,9 +13,9 @@ use sled::transaction::ConflictableTransactionError;
 
 use super::guard::store_error;
 use super::{Change, STATE_KEY, State, Store};
-use crate::codec;
 use crate::error::{IndexError, Result};
-use crate::manifest::sync_dir;
+use crate::segment::manifest::sync_dir;
+use crate::store::codec;
 
 const FILE: &str = "undo";
 

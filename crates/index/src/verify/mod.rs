@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::block_file::{BLOCK, BlockFile};
-use crate::codec;
 use crate::config::{Memory, Progress, Stage};
 use crate::error::{IndexError, Result};
-use crate::manifest::{FILE_NAME, Manifest};
-use crate::snapshot::Snapshot;
+use crate::segment::block_file::{BLOCK, BlockFile};
+use crate::segment::manifest::{FILE_NAME, Manifest};
+use crate::segment::snapshot::Snapshot;
+use crate::store::codec;
 use crate::store::{self, Store};
 use crate::verify::store_copy::StoreCopy;
 use crate::writer::{LOCK, lock};
@@ -285,7 +285,7 @@ fn verify_records(
                 return Ok(());
             }
         };
-        if crate::vector_index::check_vectors(vector, 1, store.config().dim).is_err() {
+        if crate::backend::vector_index::check_vectors(vector, 1, store.config().dim).is_err() {
             report.fault(store.path(), format!("the vector of item {id} is not of norm 1"), false);
         }
         if !keys.contains_key(&id) {

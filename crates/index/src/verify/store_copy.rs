@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::error::{IndexError, Result};
-use crate::{space, store};
+use crate::store;
+use crate::store::disk_space;
 
 /// A copy of the store of an index, removed when dropped.
 pub(super) struct StoreCopy {
@@ -23,7 +24,7 @@ impl StoreCopy {
         let from = store::folder(dir);
         let files = files_below(&from)?;
         let temporary = std::env::temp_dir();
-        space::check(&temporary, files.iter().map(|(_, bytes)| bytes).sum())?;
+        disk_space::check(&temporary, files.iter().map(|(_, bytes)| bytes).sum())?;
         let folder = tempfile::Builder::new().prefix("semblance-verify-").tempdir_in(&temporary);
         let folder = folder.map_err(|error| IndexError::io(&temporary, error))?;
         for (name, _) in &files {

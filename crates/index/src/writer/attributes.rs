@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError};
 use super::IndexWriter;
 use crate::config::{IndexConfig, Memory};
 use crate::error::Result;
-use crate::snapshot::Snapshot;
-use crate::tail::State;
+use crate::segment::delta::State;
+use crate::segment::snapshot::Snapshot;
 
 impl IndexWriter {
     /// Replaces the index's attributes, durably. Only the configuration in the store and the manifest are written, whatever
@@ -31,7 +31,7 @@ impl IndexWriter {
         let snapshot = Arc::new(Snapshot::of(&self.dir, &manifest.seal(), Memory::Auto)?);
         snapshot.manifest.put(&self.dir)?;
         if let Some(live) = &inner.live {
-            live.swap(State { snapshot: snapshot.clone(), tail: live.state().tail.clone() });
+            live.swap(State { snapshot: snapshot.clone(), delta: live.state().delta.clone() });
         }
         inner.snapshot = Some(snapshot);
         inner.settled = false;
@@ -41,7 +41,10 @@ impl IndexWriter {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Index, IndexConfig, IndexWriter, NewItem};
+    use crate::Index;
+    use crate::IndexConfig;
+    use crate::IndexWriter;
+    use crate::NewItem;
 
     #[test]
     fn attributes_change_and_everything_else_stays() {

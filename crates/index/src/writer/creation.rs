@@ -11,9 +11,9 @@ use super::lock::{LOCK, lock};
 use super::{IndexWriter, Inner};
 use crate::config::{IndexConfig, Memory, is_finished};
 use crate::error::{IndexError, Result};
-use crate::manifest::{FILE_NAME, sync_dir};
-use crate::publish::remove_others;
-use crate::snapshot::Snapshot;
+use crate::segment::manifest::{FILE_NAME, sync_dir};
+use crate::segment::publish::remove_others;
+use crate::segment::snapshot::Snapshot;
 use crate::store::{self, Store};
 
 impl IndexWriter {

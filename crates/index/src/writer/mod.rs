@@ -16,16 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use self::group_commit::GroupCommit;
 pub(crate) use self::lock::{LOCK, lock};
 use self::recovery::Ticket;
+use crate::backend::vector_index::check_vectors;
 use crate::config::{Durability, IndexConfig, Memory};
 use crate::error::{IndexError, Result};
-use crate::index::Index;
 use crate::item::{Item, MAX_KEY_BYTES, NewItem};
-use crate::manifest::FILE_NAME;
-use crate::snapshot::Snapshot;
-use crate::space;
+use crate::reader::Index;
+use crate::segment::delta::{Delta, Live, State};
+use crate::segment::manifest::FILE_NAME;
+use crate::segment::snapshot::Snapshot;
+use crate::store::disk_space;
 use crate::store::{self, Change, Store};
-use crate::tail::{Live, State, Tail};
-use crate::vector_index::check_vectors;
 
 /// How much of the disk the store takes for what is written to it, until it reclaims what is out of date.
 const STORED_TIMES: u64 = 3;
@@ -118,7 +118,7 @@ impl IndexWriter {
         if items.is_empty() {
             return Ok(vec![]);
         }
-        space::check(&self.dir, STORED_TIMES * (vectors.len() * 4 + items.len() * 512) as u64)?;
+        disk_space::check(&self.dir, STORED_TIMES * (vectors.len() * 4 + items.len() * 512) as u64)?;
         let mut inner = self.inner();
         self.reopen_failed(&mut inner)?;
         let store = self.store();
@@ -195,8 +195,8 @@ impl IndexWriter {
                 let deleted: Vec<u64> = change.deletes.iter().map(|d| d.0).collect();
                 let items = change.upserts.iter().map(|(id, item, _)| (*item).clone().with_id(*id)).collect();
                 let vectors: Vec<f32> = change.upserts.iter().flat_map(|u| u.2.iter().copied()).collect();
-                let tail = now.tail.with(&deleted, items, &vectors, self.config.dim);
-                live.swap(State { snapshot: now.snapshot.clone(), tail });
+                let delta = now.delta.with(&deleted, items, &vectors, self.config.dim);
+                live.swap(State { snapshot: now.snapshot.clone(), delta });
             }
             _ => inner.live = None,
         }
@@ -215,8 +215,8 @@ impl IndexWriter {
                     Some(snapshot) => snapshot.clone(),
                     None => Arc::new(Snapshot::open(&self.dir, Memory::Auto)?),
                 };
-                let tail = tail_since(&self.store(), &snapshot)?;
-                let live = Arc::new(Live::new(State { snapshot, tail }));
+                let delta = delta_since(&self.store(), &snapshot)?;
+                let live = Arc::new(Live::new(State { snapshot, delta }));
                 inner.live = Some(live.clone());
                 live
             }
@@ -245,7 +245,7 @@ impl IndexWriter {
 }
 
 /// What the store holds beyond a published state.
-fn tail_since(store: &Store, snapshot: &Snapshot) -> Result<Tail> {
+fn delta_since(store: &Store, snapshot: &Snapshot) -> Result<Delta> {
     let sequence = snapshot.manifest.sequence;
     if store.forgotten()? > sequence {
         let path = store.path().with_file_name(FILE_NAME);
@@ -258,7 +258,7 @@ fn tail_since(store: &Store, snapshot: &Snapshot) -> Result<Tail> {
             _ => gone.push(id),
         }
     }
-    Ok(Tail::default().with(&gone, items, &vectors, store.config().dim))
+    Ok(Delta::default().with(&gone, items, &vectors, store.config().dim))
 }
 
 fn check_item(item: &NewItem) -> Result<()> {

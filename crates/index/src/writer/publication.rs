@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::{IndexWriter, Inner};
 use crate::config::Progress;
 use crate::error::{IndexError, Result};
-use crate::manifest::{Manifest, sync_dir};
-use crate::publish::{Prepared, prepare, remove_others};
-use crate::space;
-use crate::tail::{State, Tail};
+use crate::segment::delta::{Delta, State};
+use crate::segment::manifest::{Manifest, sync_dir};
+use crate::segment::publish::{Prepared, prepare, remove_others};
+use crate::store::disk_space;
 
 impl IndexWriter {
     /// Publishes: builds or extends the graph and writes the files readers open, the manifest last. Writes that arrive
@@ -29,7 +29,7 @@ impl IndexWriter {
         self.tell_of_losses(&mut inner)?;
         // Vectors twice, once in order of ids, and codes of at most half their size; links and records beside them.
         let bytes = inner.state.items * (self.config.dim.next_multiple_of(32) as u64 * 10 + 1024);
-        space::check(&self.dir, bytes)?;
+        disk_space::check(&self.dir, bytes)?;
         // A published state must never hold more than the store has for sure.
         let synced = self.store().sync();
         if let Err(error) = synced {
@@ -79,7 +79,7 @@ impl IndexWriter {
         }
         let snapshot = Arc::new(prepared.snapshot);
         if let Some(live) = &inner.live {
-            live.swap(State { snapshot: snapshot.clone(), tail: Tail::default() });
+            live.swap(State { snapshot: snapshot.clone(), delta: Delta::default() });
         }
         inner.snapshot = Some(snapshot);
         inner.settled = false;

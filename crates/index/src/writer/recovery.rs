@@ -4,11 +4,11 @@ use std::sync::TryLockError;
 use std::sync::atomic::Ordering;
 
 use super::creation::forget_older;
-use super::{IndexWriter, Inner, tail_since};
+use super::{IndexWriter, Inner, delta_since};
 use crate::config::Durability;
 use crate::error::{IndexError, Result};
+use crate::segment::delta::State;
 use crate::store::Store;
-use crate::tail::State;
 
 /// A write that waits for its durability.
 #[derive(Clone, Copy)]
@@ -50,8 +50,8 @@ impl IndexWriter {
         let live = match &inner.live {
             Some(live) => {
                 let snapshot = live.state().snapshot.clone();
-                let tail = tail_since(&fresh, &snapshot)?;
-                Some((live, State { snapshot, tail }))
+                let delta = delta_since(&fresh, &snapshot)?;
+                Some((live, State { snapshot, delta }))
             }
             None => None,
         };

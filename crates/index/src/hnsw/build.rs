@@ -1,0 +1,376 @@
+//! The graph, built by this crate's own code on all threads, over the codes it will be searched with.
+//!
+//! Malkov and Yashunin 2016, algorithms 1 and 4. Links are atomics that searches read while others write: a list may
+//! be seen half renewed, but every entry is a node, which is all a walk needs. A lock a node keeps two threads from
+//! renewing the same list. A finished graph can be extended by further nodes.
+
+use std::cmp::Ordering;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use rayon::prelude::*;
+
+use crate::codes::aligned_matrix::Rows;
+use crate::codes::coded_query::Query;
+use crate::codes::quantize::CodeView;
+use crate::config::{HnswConfig, Progress, Stage};
+use crate::hnsw::graph::{GraphData, MAX_LEVEL, NONE, ground_stride};
+use crate::hnsw::neighbor_selection::Selection;
+use crate::hnsw::search::{Links, Pace, Scored, Scratch, descend, search_layer, with_scratch};
+
+/// Nodes linked between two reports of progress.
+const REPORT: usize = 4096;
+/// Of a node whose links come from a graph made before.
+const UNKNOWN: u16 = u16::MAX;
+
+struct Growing<'a> {
+    m: usize,
+    stride: usize,
+    levels: Vec<u8>,
+    ground: &'a [AtomicU32],
+    upper_start: Vec<u32>,
+    upper: &'a [AtomicU32],
+    /// Scores of the links on the ground layer with the node that has them.
+    scores: Vec<AtomicU32>,
+    /// How many of a node's links on the ground layer were taken, the rest having been passed over; or [`UNKNOWN`].
+    taken: Vec<Mutex<u16>>,
+    /// Entry node and its layer in one word, so that both are read together.
+    entry: AtomicU64,
+    entry_lock: Mutex<()>,
+}
+
+impl Links for Growing<'_> {
+    fn nodes(&self) -> usize {
+        self.levels.len()
+    }
+
+    #[inline(always)]
+    fn each(&self, node: u32, level: u8, mut visit: impl FnMut(u32)) {
+        for link in self.row(node, level) {
+            let link = link.load(Relaxed);
+            if link == NONE {
+                break;
+            }
+            visit(link);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, node: u32) {
+        crate::codes::kernel::prefetch(self.row(node, 0).as_ptr(), 128);
+    }
+}
+
+impl Growing<'_> {
+    fn row(&self, node: u32, level: u8) -> &[AtomicU32] {
+        if level == 0 {
+            &self.ground[node as usize * self.stride..][..2 * self.m]
+        } else {
+            let start = self.upper_start[node as usize] as usize + usize::from(level - 1) * self.m;
+            &self.upper[start..start + self.m]
+        }
+    }
+
+    fn entry(&self) -> Option<(u32, u8)> {
+        let word = self.entry.load(Relaxed);
+        (word != u64::MAX).then_some((word as u32, (word >> 32) as u8))
+    }
+
+    /// Writes the links of a node, whose lock the caller holds.
+    fn put(&self, node: u32, layer: u8, selection: &Selection, taken: &mut u16) {
+        let row = self.row(node, layer);
+        for (i, place) in row.iter().enumerate() {
+            place.store(selection.links.get(i).map_or(NONE, |l| l.node), Relaxed);
+        }
+        if layer == 0 {
+            *taken = selection.taken as u16;
+            for (place, link) in self.scores[node as usize * row.len()..].iter().zip(&selection.links) {
+                place.store(link.score.to_bits(), Relaxed);
+            }
+        }
+    }
+
+    fn set_entry(&self, node: u32) {
+        self.entry.store(u64::from(self.levels[node as usize]) << 32 | u64::from(node), Relaxed);
+    }
+}
+
+/// The same numbers, for threads to share.
+fn atomics(numbers: &mut [u32]) -> &[AtomicU32] {
+    const { assert!(align_of::<AtomicU32>() == align_of::<u32>()) };
+    // SAFETY: an `AtomicU32` has the size of a `u32` and, here, its alignment; the borrow is exclusive, so while the
+    // result lives nobody reads or writes the numbers in any other way.
+    unsafe { &*(std::ptr::from_mut(numbers) as *const [AtomicU32]) }
+}
+
+/// Seeded layer of a node: geometric, a share of 1/m a layer (the paper's `1/ln m`), the same whatever the order.
+pub(crate) fn level_of(node: u32, config: &HnswConfig) -> u8 {
+    // SplitMix64: a good hash of (seed, node) is all the randomness needed.
+    let mut z = config.seed.wrapping_add(u64::from(node).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let uniform = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
+    let level = -(1.0 - uniform).ln() / (config.m as f64).ln();
+    (level as u64).min(u64::from(MAX_LEVEL)) as u8
+}
+
+/// Links all nodes of `codes` that `base` does not hold yet; nodes of `base` are the first of `codes`.
+pub(crate) fn extend(
+    base: GraphData,
+    codes: CodeView<'_>,
+    config: &HnswConfig,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> GraphData {
+    let (old, all) = (base.levels.len(), codes.nodes());
+    let GraphData { m, entry, mut levels, mut ground, mut upper_start, mut upper } = base;
+    levels.extend((old..all).map(|node| level_of(node as u32, config)));
+    // Links are read here and there: they lie in large pages, like the codes.
+    let mut rows = Rows::new(ground_stride(m) * 4);
+    rows.reserve(all);
+    ground.chunks_exact(ground_stride(m)).for_each(|row| rows.push(row));
+    let none = vec![NONE; ground_stride(m)];
+    (old..all).for_each(|_| rows.push(&none));
+    ground = Vec::new();
+    for &level in &levels[old..] {
+        upper_start.push(if level > 0 { upper.len() as u32 } else { NONE });
+        upper.resize(upper.len() + usize::from(level) * m, NONE);
+    }
+    let graph = Growing {
+        m,
+        stride: ground_stride(m),
+        ground: atomics(rows.all_mut()),
+        upper: atomics(&mut upper),
+        upper_start,
+        scores: (0..all * 2 * m).map(|_| AtomicU32::new(0)).collect(),
+        taken: (0..all).map(|node| Mutex::new(if node < old { UNKNOWN } else { 0 })).collect(),
+        entry: AtomicU64::new(u64::MAX),
+        entry_lock: Mutex::new(()),
+        levels,
+    };
+    if entry != NONE {
+        graph.set_entry(entry);
+    }
+    let report =
+        |done: usize| progress(Progress { stage: Stage::Link, done: done as u64, total: (all - old) as u64 });
+    // The first nodes one by one: threads that all start from an empty graph would find nothing to link to.
+    let serial = all.min(old.max(256));
+    let mut inserter = Inserter::new(&codes);
+    for node in old..serial {
+        with_scratch(|scratch| inserter.insert(&graph, node as u32, config, scratch));
+    }
+    for begin in (serial.max(old)..all).step_by(REPORT) {
+        report(begin - old);
+        (begin..all.min(begin + REPORT)).into_par_iter().for_each_init(
+            || Inserter::new(&codes),
+            |inserter, node| with_scratch(|scratch| inserter.insert(&graph, node as u32, config, scratch)),
+        );
+    }
+    report(all - old);
+    let entry = graph.entry().map_or(NONE, |(node, _)| node);
+    let (levels, upper_start) = (graph.levels, graph.upper_start);
+    ground.extend_from_slice(rows.all());
+    GraphData { m, entry, levels, ground, upper_start, upper }
+}
+
+/// Memory of an insertion, reused from one to the next.
+struct Inserter<'a> {
+    /// The node being linked.
+    query: Query<'a>,
+    /// A node whose score with others is wanted.
+    pair: Query<'a>,
+    /// The links chosen on each layer.
+    selections: Vec<Selection>,
+    row: Selection,
+    names: Vec<u32>,
+    scores: Vec<f32>,
+}
+
+impl<'a> Inserter<'a> {
+    fn new(codes: &CodeView<'a>) -> Self {
+        Self {
+            query: codes.blank_query(),
+            pair: codes.blank_query(),
+            selections: (0..=MAX_LEVEL).map(|_| Selection::default()).collect(),
+            row: Selection::default(),
+            names: Vec::new(),
+            scores: Vec::new(),
+        }
+    }
+
+    fn insert(&mut self, graph: &Growing<'_>, node: u32, config: &HnswConfig, scratch: &mut Scratch) {
+        let level = graph.levels[node as usize];
+        // A node above all others changes where searches begin; those are rare, so one at a time.
+        let Some((mut entry, mut top)) = graph.entry() else {
+            graph.set_entry(node);
+            return;
+        };
+        let raising = (level > top).then(|| graph.entry_lock.lock().expect("no thread panics here"));
+        if raising.is_some() {
+            (entry, top) = graph.entry().expect("an entry is never taken away");
+        }
+        self.query.set_node(node);
+        let mut start = descend(graph, &self.query, entry, top, level.min(top), Pace::Thorough, scratch);
+        for layer in (0..=level.min(top)).rev() {
+            search_layer(graph, &self.query, start, layer, config.ef_construction, Pace::Thorough, scratch);
+            start = scratch.pool[0];
+            scratch.pool.retain(|c| c.node != node);
+            self.selections[usize::from(layer)].choose(&scratch.pool, graph.m, &mut self.pair);
+        }
+        // The ground first: a node met on a layer has its links on those below.
+        for layer in 0..=level.min(top) {
+            let selection = std::mem::take(&mut self.selections[usize::from(layer)]);
+            self.link(graph, node, layer, &selection);
+            for &link in &selection.links {
+                self.link_back(graph, link, node, layer);
+            }
+            self.selections[usize::from(layer)] = selection;
+        }
+        if raising.is_some() && level > top {
+            graph.set_entry(node);
+        }
+    }
+
+    /// Gives a node the links chosen.
+    fn link(&mut self, graph: &Growing<'_>, node: u32, layer: u8, selection: &Selection) {
+        let mut taken = graph.taken[node as usize].lock().expect("no thread panics here");
+        let room = graph.row(node, layer).len();
+        // Another thread may have linked to this node already: what it wrote is chosen among as well.
+        self.names.clear();
+        graph.each(node, layer, |link| self.names.push(link));
+        self.names.retain(|name| selection.links.iter().all(|l| l.node != *name));
+        if self.names.is_empty() {
+            graph.put(node, layer, selection, &mut taken);
+            return;
+        }
+        self.query.scores(&self.names, &mut self.scores);
+        let others = self.names.iter().zip(&self.scores).map(|(&node, &score)| Scored { score, node });
+        let mut all: Vec<Scored> = selection.links.iter().copied().chain(others).collect();
+        all.sort_by(best_first);
+        self.row.choose(&all, room, &mut self.pair);
+        graph.put(node, layer, &self.row, &mut taken);
+    }
+
+    /// Adds the link `neighbour → node`.
+    fn link_back(&mut self, graph: &Growing<'_>, neighbour: Scored, node: u32, layer: u8) {
+        let mut taken = graph.taken[neighbour.node as usize].lock().expect("no thread panics here");
+        let row = graph.row(neighbour.node, layer);
+        let link = Scored { score: neighbour.score, node };
+        self.names.clear();
+        graph.each(neighbour.node, layer, |link| self.names.push(link));
+        if self.names.contains(&node) {
+            return;
+        }
+        if layer == 0 && *taken != UNKNOWN {
+            let scores = &graph.scores[neighbour.node as usize * row.len()..];
+            let scored = |(&node, score): (&u32, &AtomicU32)| Scored {
+                score: f32::from_bits(score.load(Relaxed)),
+                node,
+            };
+            self.row.links.clear();
+            self.row.links.extend(self.names.iter().zip(scores).map(scored));
+            self.row.taken = usize::from(*taken);
+            if self.names.len() < row.len() || !self.row.holds_copies(link) {
+                if self.row.admit(link, row.len(), &self.query) {
+                    graph.put(neighbour.node, layer, &self.row, &mut taken);
+                }
+                return;
+            }
+        }
+        if let Some(place) = row.get(self.names.len()) {
+            place.store(node, Relaxed);
+            return;
+        }
+        self.pair.set_node(neighbour.node);
+        self.pair.scores(&self.names, &mut self.scores);
+        let others = self.names.iter().zip(&self.scores).map(|(&node, &score)| Scored { score, node });
+        let mut all: Vec<Scored> = others.chain([link]).collect();
+        all.sort_by(best_first);
+        self.row.choose(&all, row.len(), &mut self.pair);
+        graph.put(neighbour.node, layer, &self.row, &mut taken);
+    }
+}
+
+fn best_first(a: &Scored, b: &Scored) -> Ordering {
+    b.score.total_cmp(&a.score).then(a.node.cmp(&b.node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codes::quantize::CodeBuffer;
+    use crate::config::Codes;
+    use crate::hnsw::search;
+    use rand::{Rng, SeedableRng};
+
+    fn codes(n: usize, dim: usize, kind: Codes) -> CodeBuffer {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+        let mut buffer = CodeBuffer::new(dim, kind);
+        for _ in 0..n {
+            let v: Vec<f32> = (0..dim).map(|_| rng.random_range(-1.0f32..1.0)).collect();
+            let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt();
+            buffer.push(&v.iter().map(|x| x / norm).collect::<Vec<_>>());
+        }
+        buffer
+    }
+
+    fn recall(graph: &GraphData, codes: CodeView<'_>, k: usize) -> f64 {
+        let all: Vec<u32> = (0..codes.nodes() as u32).collect();
+        let (mut hits, mut scratch, mut scores) = (0, Scratch::default(), vec![]);
+        let mut query = codes.blank_query();
+        for node in (0..codes.nodes() as u32).step_by(17) {
+            query.set_node(node);
+            query.scores(&all, &mut scores);
+            let mut exact = all.clone();
+            exact.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]));
+            search::search(&graph.view(), &query, 64, &mut scratch);
+            hits += scratch.pool[..k].iter().filter(|c| exact[..k].contains(&c.node)).count();
+        }
+        hits as f64 / (k * codes.nodes().div_ceil(17)) as f64
+    }
+
+    #[test]
+    fn walks_find_the_true_neighbours_of_all_kinds_of_codes() {
+        for kind in [Codes::F32, Codes::F16, Codes::I8] {
+            let buffer = codes(2000, 24, kind);
+            let config = HnswConfig { m: 12, ef_construction: 100, ..HnswConfig::default() };
+            let graph = extend(GraphData::unlinked(12, vec![]), buffer.view(), &config, &|_| {});
+            let recall = recall(&graph, buffer.view(), 10);
+            assert!(recall > 0.97, "{kind:?}: {recall}");
+        }
+    }
+
+    #[test]
+    fn a_graph_can_be_extended() {
+        let buffer = codes(3000, 16, Codes::F32);
+        let config = HnswConfig { m: 8, ef_construction: 80, ..HnswConfig::default() };
+        let rows: Vec<f32> =
+            (0..1000).flat_map(|n| bytemuck::cast_slice::<u8, f32>(buffer.row(n)).to_vec()).collect();
+        let first = extend(GraphData::unlinked(8, vec![]), CodeView::f32(16, &rows), &config, &|_| {});
+        assert_eq!(first.levels.len(), 1000);
+        let whole = extend(first, buffer.view(), &config, &|_| {});
+        let recall = recall(&whole, buffer.view(), 10);
+        assert!(recall > 0.95, "{recall}");
+    }
+
+    #[test]
+    fn layers_are_seeded_and_thin_out() {
+        let config = HnswConfig::default();
+        let levels: Vec<u8> = (0..20_000).map(|n| level_of(n, &config)).collect();
+        let above = levels.iter().filter(|&&l| l > 0).count();
+        assert!((1000..1500).contains(&above), "{above} of 20000 above the ground, expected one in 16");
+        assert_ne!(
+            levels,
+            (0..20_000).map(|n| level_of(n, &HnswConfig { seed: 1, ..config.clone() })).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn one_thread_builds_the_same_graph_twice() {
+        let buffer = codes(600, 8, Codes::I8);
+        let config = HnswConfig { m: 6, ef_construction: 40, ..HnswConfig::default() };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let build =
+            || pool.install(|| extend(GraphData::unlinked(6, vec![]), buffer.view(), &config, &|_| {}));
+        assert_eq!(build(), build());
+    }
+}

@@ -1,0 +1,11 @@
+//! Hierarchical navigable small world graphs: building, storing and searching them.
+
+pub(crate) mod build;
+pub(crate) mod early_abandon;
+pub(crate) mod graph;
+pub(crate) mod hnsw_rs;
+pub(crate) mod neighbor_selection;
+pub(crate) mod prefix_regression;
+pub(crate) mod reorder;
+pub(crate) mod search;
+pub(crate) mod visited;
