@@ -242,10 +242,9 @@ pub(crate) enum IndexCommand {
     Remove(RemoveArgs),
     /// Check every checksum and record, and that store and files agree
     Verify(IndexArgs),
-    /// Build the graph anew without what was deleted
+    /// Make the files that searches use again from the store, as one segment without what was deleted
+    #[command(alias = "rebuild")]
     Compact(IndexArgs),
-    /// Make the files searches use anew from the stored vectors
-    Rebuild(IndexArgs),
     /// Write vectors and items to files other programs read
     Export(ExportArgs),
     /// Add vectors and items from files

@@ -21,7 +21,6 @@ pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Ex
         IndexCommand::Remove(args) => maintain::remove(args, printer),
         IndexCommand::Verify(args) => maintain::check(args, printer),
         IndexCommand::Compact(args) => maintain::compact(args, printer),
-        IndexCommand::Rebuild(args) => rebuild(args, printer),
         IndexCommand::Export(args) => maintain::write_out(args, printer),
         IndexCommand::Import(args) => maintain::read_in(args, printer),
         IndexCommand::MoveRoot(args) => catalogue::move_root(args, printer),
@@ -118,7 +117,7 @@ fn info(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
 
 fn describe(manifest: &Manifest) -> String {
     let config = &manifest.config;
-    let megabytes = manifest.files.iter().map(|file| file.bytes).sum::<u64>() as f64 / 1e6;
+    let megabytes = manifest.bytes() as f64 / 1e6;
     let mut out = format!(
         "{} dimensions, {megabytes:.1} MB of files, format {}, written by {}\nmodel fingerprint {}\n",
         config.dim, manifest.format, manifest.program, config.model
@@ -126,11 +125,16 @@ fn describe(manifest: &Manifest) -> String {
     let hnsw = &config.hnsw;
     let _ = writeln!(
         out,
-        "graph: M {}, ef_construction {}, seed {}, {} nodes ({} dead)",
-        hnsw.m, hnsw.ef_construction, hnsw.seed, manifest.nodes, manifest.dead_nodes
+        "graph: M {}, ef_construction {}, seed {}, {} nodes\n{} segments, {} deleted items in them",
+        hnsw.m,
+        hnsw.ef_construction,
+        hnsw.seed,
+        manifest.nodes(),
+        manifest.segments.len(),
+        manifest.deleted()
     );
     let codes = format!("{:?}", manifest.codes()).to_lowercase();
-    let _ = match manifest.precision {
+    let _ = match manifest.precision() {
         Some(precision) => writeln!(
             out,
             "codes: {codes}; of {} nearest neighbours in a sample, i8 codes find {:.1} %, f16 codes {:.1} %: links were \
@@ -146,15 +150,4 @@ fn describe(manifest: &Manifest) -> String {
         let _ = writeln!(out, "{key}: {value}");
     }
     out
-}
-
-fn rebuild(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
-    let writer = IndexWriter::open(inputs::index_folder(&args.index, &args.dir.index_dir))?;
-    let bar = printer.bar("rebuilding", writer.len());
-    let manifest = writer.compact(&|progress| show(&bar, BuildProgress::Indexing(progress)))?;
-    drop(bar);
-    printer.result(&json!({ "index": writer.dir(), "manifest": manifest }), |_| {
-        format!("{}: {} items, files made anew\n", writer.dir().display(), manifest.items)
-    })?;
-    Ok(Exit::Done)
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, stdin};
 use std::path::Path;
 
 use semblance_index::{
-    Index, IndexConfig, IndexError, IndexWriter, Progress, VerifyReport, export, import, verify,
+    Index, IndexConfig, IndexError, IndexWriter, MergeOptions, Progress, VerifyReport, export, import, verify,
 };
 use semblance_query::catalog::{self, BuildProgress};
 use semblance_query::uploads;
@@ -75,7 +75,7 @@ pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit
         }
     }
     let removed = writer.delete_keys(&keys)?;
-    let manifest = finish(printer, |progress| writer.finish(progress))?;
+    let manifest = finish(printer, |progress| writer.finish_merged(&MergeOptions::urgent(), progress))?;
     let result = json!({ "index": folder, "removed": removed, "unknown": unknown, "items": manifest.items });
     printer.result(&result, |_| {
         format!(
@@ -116,7 +116,7 @@ fn told(report: &VerifyReport, folder: &Path) -> String {
         let _ = write!(out, ", {stored} stored, {} changes not published yet", report.unpublished);
     }
     for fault in &report.faults {
-        let cure = if fault.rebuildable { "`semblance index rebuild` mends it" } else { "something is lost" };
+        let cure = if fault.rebuildable { "`semblance index compact` mends it" } else { "something is lost" };
         let _ = write!(out, "\n{}: {} ({cure})", fault.path.display(), fault.what);
     }
     for unchecked in &report.unchecked {
@@ -130,17 +130,15 @@ fn told(report: &VerifyReport, folder: &Path) -> String {
     out
 }
 
-/// Rebuilds the graph without deleted items and removes uploads that no item names.
+/// Makes the published files again from the store and removes uploads that no item names.
 pub(crate) fn compact(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
     let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
-    let size = |index: Option<Index>| {
-        index.map_or(0, |index| index.manifest().files.iter().map(|file| file.bytes).sum::<u64>())
-    };
+    let size = |index: Option<Index>| index.map_or(0, |index| index.manifest().bytes());
     let before = size(Index::open(&folder).ok());
     let writer = IndexWriter::open(&folder)?;
     let manifest = finish(printer, |progress| writer.compact(progress))?;
     let swept = uploads::sweep(&writer)?;
-    let after = manifest.files.iter().map(|file| file.bytes).sum::<u64>();
+    let after = manifest.bytes();
     let result = json!({
         "index": folder, "items": manifest.items, "bytes_before": before, "bytes": after, "uploads_removed": swept,
     });
@@ -182,7 +180,7 @@ pub(crate) fn read_in(args: &ImportArgs, printer: Printer) -> anyhow::Result<Exi
     }
     let (rows, manifest) = finish(printer, |progress| {
         let rows = import(&writer, &args.vectors, args.items.as_deref(), progress)?;
-        Ok((rows, writer.finish(progress)?))
+        Ok((rows, writer.finish_merged(&MergeOptions::urgent(), progress)?))
     })?;
     printer.result(&json!({ "index": folder, "imported": rows, "items": manifest.items }), |_| {
         format!("{}: {rows} imported, {} items\n", folder.display(), manifest.items)

@@ -19,7 +19,7 @@ pub enum IndexError {
     /// Building began and never finished.
     #[error(
         "the index at {} is unfinished (its manifest is missing): resume it with the same `semblance index build` command and --resume, \
-         or make it searchable from what it holds with `semblance index rebuild`",
+         or make it searchable from what it holds with `semblance index compact`",
         dir.display()
     )]
     Unfinished {
@@ -83,7 +83,7 @@ pub enum IndexError {
         holder: String,
     },
     /// A derived file is damaged; the store can restore it.
-    #[error("{} is damaged ({what}): restore it from the store with `semblance index rebuild`", path.display())]
+    #[error("{} is damaged ({what}): restore it from the store with `semblance index compact`", path.display())]
     Damaged {
         /// The damaged file.
         path: PathBuf,

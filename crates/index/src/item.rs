@@ -48,3 +48,9 @@ pub struct Item {
     /// See [`NewItem::metadata`].
     pub metadata: Map<String, Value>,
 }
+
+impl From<Item> for NewItem {
+    fn from(item: Item) -> Self {
+        Self { key: item.key, class: item.class, super_class: item.super_class, metadata: item.metadata }
+    }
+}

@@ -72,7 +72,7 @@ pub use item::{Item, MAX_KEY_BYTES, NewItem};
 pub use reader::Index;
 pub use search::{Explain, Strategy};
 pub use segment::manifest::{
-    FILE_NAME as MANIFEST_NAME, FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT, PRECISION_FORMAT,
+    FILE_NAME as MANIFEST_NAME, FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT, SegmentEntry,
 };
 pub use verify::{Fault, Unchecked, VerifyReport, verify};
-pub use writer::IndexWriter;
+pub use writer::{IndexWriter, MergeOptions};

@@ -1,18 +1,16 @@
 //! The reader: search, and what is known of the items.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::backend::vector_index::{Neighbor, SearchParams, VectorIndex, check_vectors};
-use crate::codes::aligned_matrix::Rows;
 use crate::config::Memory;
 use crate::error::{IndexError, Result};
 use crate::item::Item;
 use crate::search::{self, Explain};
-use crate::segment::delta::{Delta, Live, State};
 use crate::segment::manifest::Manifest;
 use crate::segment::snapshot::Snapshot;
+use crate::segment::state::{Live, State};
 
 /// An index open for reading. Any number of processes can read, also while one writes; each call sees a consistent
 /// state, whole batches or nothing of them. Cheap to clone; clones share their state.
@@ -35,7 +33,7 @@ impl Index {
     pub fn open_with(dir: impl AsRef<Path>, memory: Memory) -> Result<Self> {
         let dir = dir.as_ref();
         let snapshot = Arc::new(Snapshot::open(dir, memory)?);
-        Ok(Self::from_live(dir, Arc::new(Live::new(State { snapshot, delta: Delta::default() }))))
+        Ok(Self::from_live(dir, Arc::new(Live::new(Arc::new(State::published(snapshot))))))
     }
 
     pub(crate) fn from_live(dir: &Path, live: Arc<Live>) -> Self {
@@ -55,14 +53,14 @@ impl Index {
         {
             return Ok(false);
         }
-        let snapshot = Arc::new(Snapshot::open(&self.dir, Memory::Auto)?);
-        self.live.swap(State { snapshot, delta: Delta::default() });
+        let snapshot = Snapshot::open_after(&self.dir, Memory::Auto, Some(&state.snapshot))?;
+        self.live.swap(Arc::new(State::published(Arc::new(snapshot))));
         Ok(true)
     }
 
     /// A reader that goes on seeing the present state, whatever is written.
     pub fn frozen(&self) -> Self {
-        Self::from_live(&self.dir, Arc::new(Live::new((*self.live.state()).clone())))
+        Self::from_live(&self.dir, Arc::new(Live::new(self.live.state())))
     }
 
     /// Folder of the index.
@@ -91,9 +89,7 @@ impl Index {
 
     /// Number of items.
     pub fn len(&self) -> usize {
-        let state = self.live.state();
-        let void = state.delta.touched().filter(|&id| state.snapshot.items().row(id).is_some()).count();
-        state.snapshot.items().len() - void + state.delta.count()
+        self.live.state().len()
     }
 
     /// True if there is no item.
@@ -103,21 +99,12 @@ impl Index {
 
     /// The item with an id.
     pub fn item(&self, id: u64) -> Result<Item> {
-        let state = self.live.state();
-        if let Some((item, _)) = state.delta.get(id) {
-            return Ok(item.clone());
-        }
-        state.snapshot.items().item(state.published_row(id)?)
+        self.live.state().item(id)
     }
 
     /// Id of the item with a key.
     pub fn find(&self, key: &str) -> Result<Option<u64>> {
-        let state = self.live.state();
-        if let Some((item, _)) = state.delta.items().find(|(item, _)| item.key == key) {
-            return Ok(Some(item.id));
-        }
-        let id = state.snapshot.items().find(key)?.map(|row| state.snapshot.items().ids()[row as usize]);
-        Ok(id.filter(|&id| !state.delta.voids(id)))
+        self.live.state().find(key)
     }
 
     /// The vector of an item.
@@ -133,18 +120,17 @@ impl Index {
     /// Calls `visit` with every item and its vector, in order of ids, all of one state.
     pub fn for_each(&self, mut visit: impl FnMut(Item, &[f32]) -> Result<()>) -> Result<()> {
         let state = self.live.state();
-        for id in state.ids() {
-            match state.delta.get(id) {
-                Some((item, vector)) => visit(item.clone(), vector)?,
-                None => {
-                    let row = state.published_row(id)?;
-                    let node = state.snapshot.items().node_of()[row as usize];
-                    let item = state.snapshot.items().item(row)?;
-                    visit(item, &state.snapshot.vector(node)?[..state.snapshot.dim()])?;
-                }
+        let mut recent: Vec<(&Item, &[f32])> = state.delta.items().collect();
+        recent.sort_unstable_by_key(|(item, _)| item.id);
+        let mut recent = recent.into_iter().peekable();
+        for (id, place) in state.places() {
+            while let Some((item, vector)) = recent.next_if(|(item, _)| item.id < id) {
+                visit(item.clone(), vector)?;
             }
+            let reader = &state.snapshot.segments[place.segment].reader;
+            visit(reader.items().item(place.row)?, reader.vector_of_row(place.row)?)?;
         }
-        Ok(())
+        recent.try_for_each(|(item, vector)| visit(item.clone(), vector))
     }
 
     /// All items in order of ids.
@@ -198,41 +184,6 @@ impl Index {
         let state = self.live.state();
         check_vectors(queries, n, state.snapshot.dim())?;
         search::search_batch(&state, queries, params)
-    }
-}
-
-impl State {
-    pub(crate) fn published_row(&self, id: u64) -> Result<u32> {
-        let row = if self.delta.voids(id) { None } else { self.snapshot.items().row(id) };
-        row.ok_or(IndexError::UnknownId { id })
-    }
-
-    fn vector(&self, id: u64) -> Result<Vec<f32>> {
-        if let Some((_, vector)) = self.delta.get(id) {
-            return Ok(vector.to_vec());
-        }
-        let node = self.snapshot.items().node_of()[self.published_row(id)? as usize];
-        Ok(self.snapshot.vector(node)?[..self.snapshot.dim()].to_vec())
-    }
-
-    fn ids(&self) -> Vec<u64> {
-        let published = self.snapshot.items().ids();
-        if self.delta.is_empty() {
-            return published.to_vec();
-        }
-        let ids: BTreeSet<u64> = published.iter().copied().filter(|&id| !self.delta.voids(id)).collect();
-        ids.into_iter()
-            .chain(self.delta.items().map(|(item, _)| item.id))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
-    }
-
-    /// A query as the kernels want it.
-    pub(crate) fn padded(&self, query: &[f32]) -> Rows {
-        let mut row = Rows::new(self.snapshot.dim() * 4);
-        query.chunks_exact(self.snapshot.dim()).for_each(|q| row.push(q));
-        row
     }
 }
 

@@ -218,7 +218,7 @@ fn an_index_of_another_format_version_is_told_so() {
     drop(build(dir.path(), Codes::I8));
     let path = dir.path().join(MANIFEST_NAME);
     let text = fs::read_to_string(&path).unwrap();
-    let unknown = PRECISION_FORMAT + 1;
+    let unknown = FORMAT + 1;
     let newer = text.replacen(&format!("\"format\": {FORMAT}"), &format!("\"format\": {unknown}"), 1);
     assert_ne!(text, newer);
     fs::write(&path, newer).unwrap();

@@ -49,7 +49,7 @@ fn every_builder_and_code_finds_what_exact_search_finds() {
             writer.upsert(&items(start..start + 500), &vectors[start * DIM..(start + 500) * DIM]).unwrap();
         }
         let manifest = writer.finish(&quiet).unwrap();
-        assert_eq!((manifest.items, manifest.nodes), (3000, 3000));
+        assert_eq!((manifest.items, manifest.nodes()), (3000, 3000));
         let index = Index::open(dir.path()).unwrap();
         let (graph, exact) = (SearchParams::new(10), SearchParams::exact(10));
         let truth = flat.search_batch(&queries, 50, &exact).unwrap();
@@ -123,17 +123,17 @@ fn changes_are_seen_by_readers_of_the_writer_at_once_and_by_others_when_publishe
     check(&near);
     assert_eq!((far.len(), far.find("k7").unwrap()), (340, Some(7)));
     let manifest = writer.finish(&quiet).unwrap();
-    assert_eq!((manifest.items, manifest.nodes, manifest.dead_nodes), (398, 401, 3));
+    assert_eq!((manifest.items, manifest.nodes(), manifest.deleted()), (398, 401, 3));
     check(&near);
     assert!(far.refresh().unwrap() && !far.refresh().unwrap());
     check(&far);
     let manifest = writer.compact(&quiet).unwrap();
-    assert_eq!((manifest.items, manifest.nodes, manifest.dead_nodes), (398, 398, 0));
+    assert_eq!((manifest.items, manifest.nodes(), manifest.deleted()), (398, 398, 0));
     check(&near);
     drop(writer);
     check(&Index::open(dir.path()).unwrap());
     // Only the newest files are left.
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2 + manifest.files.len() + 1);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2 + manifest.files().count() + 1);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn duplicates_share_a_node_and_are_ordered_by_id() {
     }
     writer.upsert(&items(6000..6001), &other).unwrap();
     let manifest = writer.finish(&quiet).unwrap();
-    assert_eq!((manifest.items, manifest.nodes), (6001, 2));
+    assert_eq!((manifest.items, manifest.nodes()), (6001, 2));
     let index = Index::open(dir.path()).unwrap();
     for exact in [false, true] {
         let found = index.search(&same, &SearchParams { exact, ..SearchParams::new(5) }).unwrap();
@@ -346,10 +346,10 @@ fn of_one_key_twice_the_later_wins() {
     let index = writer.reader().unwrap();
     assert_eq!((index.len(), index.item(0).unwrap().class), (2, Some("x".into())));
     assert_eq!(index.vector(0).unwrap(), vectors[2 * DIM..]);
-    // What is known of an item can change without its vector: no node is added.
+    // What is known of an item can change without its vector.
     writer.upsert(&[NewItem::new("a")], &vectors[2 * DIM..]).unwrap();
     let manifest = writer.finish(&quiet).unwrap();
-    assert_eq!((manifest.nodes, manifest.dead_nodes), (2, 0));
+    assert_eq!((manifest.items, manifest.segments.len(), manifest.deleted()), (2, 2, 1));
     assert_eq!(index.item(0).unwrap().class, None);
 }
 

@@ -35,16 +35,19 @@ enum Step {
     Large(u64, u32),
     Delete(&'static [u32]),
     Finish,
+    /// Writes a segment again of which much is deleted.
+    Merge,
     Compact,
 }
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step::Upsert(2, &[20, 21, 22, 23, 24]),
     Step::Upsert(2, &[0, 1, 2]),
     Step::Finish,
-    Step::Delete(&[10, 11]),
+    Step::Delete(&[10, 11, 12]),
     Step::Upsert(3, &[2, 3, 30]),
     Step::Finish,
+    Step::Merge,
     Step::Large(4, 5),
     Step::Compact,
     Step::Upsert(5, &[3, 6]),
@@ -61,7 +64,7 @@ impl Step {
             Self::Upsert(version, keys) => model.extend(keys.iter().map(|&key| (key, version))),
             Self::Large(version, key) => drop(model.insert(key, version)),
             Self::Delete(keys) => model.retain(|key, _| !keys.contains(key)),
-            Self::Finish | Self::Compact => {}
+            Self::Finish | Self::Merge | Self::Compact => {}
         }
     }
 
@@ -81,6 +84,7 @@ impl Step {
                 writer.delete_keys(&keys.iter().map(u32::to_string).collect::<Vec<_>>())?;
             }
             Self::Finish => drop(writer.finish(&|_| {})?),
+            Self::Merge => drop(writer.merge(&MergeOptions::default(), &|_| {})?),
             Self::Compact => drop(writer.compact(&|_| {})?),
         }
         Ok(())
@@ -277,7 +281,7 @@ fn one_run(faults: &Faults, first: &Path, how: &str, at: usize, action: Action) 
     }
     // Written again, published, and made anew from the store: every vector stays right.
     let more = Step::Upsert(9, &[3, 9, 22]);
-    for step in [more, Step::Finish, Step::Compact] {
+    for step in [more, Step::Finish, Step::Merge, Step::Compact] {
         step.run(&writer).unwrap_or_else(|e| panic!("{e}\n{}", told()));
         step.apply(&mut model);
         holds(&reader, &model).unwrap_or_else(|e| panic!("{step:?}: {e}\n{}", told()));

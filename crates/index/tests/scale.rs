@@ -61,7 +61,7 @@ fn a_great_many_items_with_the_same_vector() {
         writer.upsert(&items, &same.repeat(items.len())).unwrap();
     }
     let manifest = writer.finish(&|_| {}).unwrap();
-    assert_eq!((manifest.items, manifest.nodes), (n as u64, 1));
+    assert_eq!((manifest.items, manifest.nodes()), (n as u64, 1));
     drop(writer);
     let index = Index::open(dir.path()).unwrap();
     for exact in [false, true] {

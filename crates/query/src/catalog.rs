@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use semblance_embed::dataset::{Dataset, Sample};
 use semblance_embed::extract::{ExtractConfig, Failure, extract};
 use semblance_embed::{Embedder, ModelSource};
-use semblance_index::{IndexConfig, IndexWriter, Manifest, NewItem, Progress};
+use semblance_index::{IndexConfig, IndexWriter, Manifest, MergeOptions, NewItem, Progress};
 use serde::Serialize;
 use unicode_normalization::UnicodeNormalization;
 
@@ -131,7 +131,8 @@ pub fn build_with(
     if summary.embedded + summary.already_stored == 0 {
         return Err(QueryError::nothing_readable(dataset, &summary.failures));
     }
-    let manifest = writer.finish(&|step| progress(BuildProgress::Indexing(step)))?;
+    let options = MergeOptions::urgent();
+    let manifest = writer.finish_merged(&options, &|step| progress(BuildProgress::Indexing(step)))?;
     Ok((summary, manifest))
 }
 

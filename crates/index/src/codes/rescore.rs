@@ -4,7 +4,7 @@ use crate::codes::coded_query::Query;
 use crate::codes::kernel::{prefetch_floats, score_f32};
 use crate::error::Result;
 use crate::hnsw::search::Scored;
-use crate::segment::snapshot::Snapshot;
+use crate::segment::segment_reader::SegmentReader;
 
 /// Scores by vectors from which the error of those by codes is judged, at least.
 const JUDGED_BY: usize = 8;
@@ -25,7 +25,7 @@ pub(crate) struct Rescored {
 /// Replaces the scores of nodes, best first by their codes, with those by their vectors, as far as it is open whether
 /// they are among the `k` best; the others are dropped.
 pub(crate) fn best(
-    snapshot: &Snapshot,
+    segment: &SegmentReader,
     query: &[f32],
     codes: &Query<'_>,
     nodes: &mut Vec<Scored>,
@@ -34,7 +34,7 @@ pub(crate) fn best(
     let coded: Vec<f32> = nodes.iter().map(|s| s.score).collect();
     let deviation = codes.deviation(nodes);
     let mut done = k.max(JUDGED_BY).min(nodes.len());
-    all(snapshot, query, &mut nodes[..done])?;
+    all(segment, query, &mut nodes[..done])?;
     let mut exact: Vec<f32> = nodes[..done].iter().map(|s| s.score).collect();
     let errors = Errors::of(&exact, &coded, deviation);
     loop {
@@ -42,7 +42,7 @@ pub(crate) fn best(
         if open == 0 {
             break;
         }
-        all(snapshot, query, &mut nodes[done..done + open])?;
+        all(segment, query, &mut nodes[done..done + open])?;
         exact.extend(nodes[done..done + open].iter().map(|s| s.score));
         done += open;
     }
@@ -88,13 +88,13 @@ fn open(exact: &mut [f32], coded: &[f32], k: usize, errors: &Errors) -> usize {
 }
 
 /// Replaces scores by codes with scores by vectors; returns how many.
-pub(crate) fn all(snapshot: &Snapshot, query: &[f32], nodes: &mut [Scored]) -> Result<usize> {
+pub(crate) fn all(segment: &SegmentReader, query: &[f32], nodes: &mut [Scored]) -> Result<usize> {
     for scored in nodes.iter() {
-        prefetch_floats(snapshot.vector(scored.node)?);
+        prefetch_floats(segment.vector(scored.node)?);
     }
     let names: Vec<u32> = nodes.iter().map(|s| s.node).collect();
     let mut scores = vec![0.0; names.len()];
-    score_f32(query, snapshot.unchecked_exact()?.rows, &names, &mut scores);
+    score_f32(query, segment.unchecked_exact()?.rows, &names, &mut scores);
     nodes.iter_mut().zip(scores).for_each(|(s, score)| s.score = score);
     Ok(names.len())
 }

@@ -18,7 +18,8 @@ use crate::error::Result;
 use crate::item::Item;
 use crate::segment::item_table::ItemTable;
 
-const MISSING: u32 = u32::MAX;
+/// Code of a row without a value.
+pub(super) const MISSING: u32 = u32::MAX;
 /// Records decoded at a time.
 const PART: usize = 16_384;
 
@@ -27,38 +28,57 @@ pub(crate) type Bits = Vec<u64>;
 
 /// Metadata of all items of a table, by field.
 pub(crate) struct Columns {
-    len: usize,
-    fields: HashMap<String, Column>,
+    pub(super) len: usize,
+    pub(super) fields: HashMap<String, Column>,
 }
 
+/// The values of one field.
 #[derive(Default)]
-struct Column {
-    values: Vec<Value>,
-    numbers: usize,
-    strings: usize,
-    /// Place in `values` of each row's value.
-    codes: Vec<u32>,
+pub(super) struct Column {
+    /// The distinct values: numbers, then strings, both in order, then everything else.
+    pub(super) values: Vec<Value>,
+    pub(super) numbers: usize,
+    pub(super) strings: usize,
+    /// Place in `values` of each row's value, or [`MISSING`].
+    pub(super) codes: Vec<u32>,
+}
+
+/// Collects the columns of a table, item by item.
+#[derive(Default)]
+pub(crate) struct ColumnsBuilder {
+    len: usize,
+    fields: HashMap<String, Building>,
+}
+
+impl ColumnsBuilder {
+    /// Adds the item of the next row.
+    pub(crate) fn push(&mut self, item: Item) {
+        let row = self.len;
+        self.len += 1;
+        let classes = [("class", item.class), ("super_class", item.super_class)];
+        let classes = classes.into_iter().filter_map(|(name, c)| Some((name.to_string(), Value::String(c?))));
+        let metadata = item.metadata.into_iter().map(|(name, v)| (format!("metadata.{name}"), v));
+        for (name, value) in classes.chain(metadata) {
+            self.fields.entry(name).or_default().put(row, value);
+        }
+    }
+
+    pub(crate) fn finish(self) -> Columns {
+        let len = self.len;
+        Columns { len, fields: self.fields.into_iter().map(|(name, b)| (name, b.finish(len))).collect() }
+    }
 }
 
 impl Columns {
     /// Reads every record once.
     pub(crate) fn read(items: &ItemTable, cancel: &Cancel) -> Result<Self> {
-        let (len, mut building) = (items.len(), HashMap::<String, Building>::new());
+        let (len, mut builder) = (items.len(), ColumnsBuilder::default());
         for start in (0..len).step_by(PART) {
             cancel.check()?;
             let part = (start..len.min(start + PART)).into_par_iter().map(|row| items.item(row as u32));
-            for (row, item) in (start..).zip(part.collect::<Result<Vec<Item>>>()?) {
-                let classes = [("class", item.class), ("super_class", item.super_class)];
-                let classes =
-                    classes.into_iter().filter_map(|(name, c)| Some((name.to_string(), Value::String(c?))));
-                let metadata = item.metadata.into_iter().map(|(name, v)| (format!("metadata.{name}"), v));
-                for (name, value) in classes.chain(metadata) {
-                    building.entry(name).or_default().put(row, value);
-                }
-            }
+            part.collect::<Result<Vec<Item>>>()?.into_iter().for_each(|item| builder.push(item));
         }
-        let fields = building.into_iter().map(|(name, b)| (name, b.finish(len))).collect();
-        Ok(Self { len, fields })
+        Ok(builder.finish())
     }
 
     /// Rows whose items meet the filter. Looks at `cancel` between conditions, and within those that read records.
@@ -141,7 +161,7 @@ impl Columns {
         };
         let mut bits = self.all(0);
         for key in wanted.iter().filter_map(|value| value.as_str()) {
-            if let Some(row) = items.find(key)? {
+            if let Some(row) = items.find(key, |_| true)? {
                 bits[row as usize / 64] |= 1 << (row % 64);
             }
         }
@@ -265,6 +285,7 @@ mod tests {
     use super::*;
     use crate::Filter;
     use crate::item::NewItem;
+    use crate::segment::block_file::BlockFile;
     use crate::segment::item_table::ItemTableBuilder;
     use crate::store::codec::encode_item;
     use proptest::prelude::*;
@@ -339,12 +360,14 @@ mod tests {
             for (i, (x, y, class)) in rows.into_iter().enumerate() {
                 let mut item = NewItem { class, ..NewItem::new(format!("{}{i}", ["a", "b", "c"][i % 3])) };
                 item.metadata.extend([("x".to_string(), x), ("y".to_string(), y)].into_iter().filter_map(|(k, v)| Some((k, v?))));
-                table.push(i as u64 * 2, 0, &encode_item(&item)).unwrap();
+                table.push(i as u64 * 2, &encode_item(&item)).unwrap();
                 items.push(item.with_id(i as u64 * 2));
             }
-            let table = ItemTable::open(dir.path(), &table.finish(1).unwrap()).unwrap();
-            let columns = Columns::read(&table, &Cancel::default()).unwrap();
-            for filter in filters {
+            let table = ItemTable::open(dir.path(), &table.finish(&vec![0; items.len()], 1).unwrap()).unwrap();
+            let read = Columns::read(&table, &Cancel::default()).unwrap();
+            let file = read.write(&dir.path().join("columns")).unwrap();
+            let stored = Columns::open(&BlockFile::open(dir.path(), &file).unwrap(), items.len()).unwrap();
+            for (filter, columns) in filters.iter().flat_map(|f| [(f, &read), (f, &stored)]) {
                 let bits = columns.matching(&filter.matcher().0, &table, &Cancel::default()).unwrap();
                 for (row, item) in items.iter().enumerate() {
                     prop_assert_eq!(bits[row / 64] >> (row % 64) & 1 == 1, filter.matches(item), "{:?} {:?}", filter, item);

@@ -6,6 +6,7 @@
 //! missing field meets no condition, so [`Filter::Not`] of one accepts it.
 
 mod columns;
+mod columns_file;
 mod matcher;
 mod text;
 mod value_kinds;
@@ -15,7 +16,7 @@ mod warnings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use self::columns::Columns;
+pub(crate) use self::columns::{Columns, ColumnsBuilder};
 pub use self::matcher::Matcher;
 pub use self::warnings::FilterWarning;
 use crate::error::{IndexError, Result};

@@ -6,9 +6,11 @@ use strsim::damerau_levenshtein;
 
 use super::matcher::{Matcher, Node, Test};
 use super::value_kinds::Kinds;
-use super::{Field, Filter};
+use super::{Columns, Field, Filter};
+use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::reader::Index;
+use crate::segment::snapshot::Segment;
 
 /// Most warnings about one filter.
 const MOST: usize = 8;
@@ -82,14 +84,20 @@ impl Index {
 
 /// Fields of the published items by column, and of those written since one by one.
 struct Fields {
-    state: std::sync::Arc<crate::segment::delta::State>,
+    state: std::sync::Arc<crate::segment::state::State>,
 }
 
 impl Fields {
     fn of(index: &Index) -> Result<Self> {
         let state = index.state();
-        state.snapshot.columns()?;
+        let read = |segment: &Segment| segment.reader.columns(&Cancel::default()).map(drop);
+        state.snapshot.segments.iter().try_for_each(read)?;
         Ok(Self { state })
+    }
+
+    fn columns(&self) -> impl Iterator<Item = &Columns> {
+        let segments = self.state.snapshot.segments.iter();
+        segments.filter_map(|segment| segment.reader.columns(&Cancel::default()).ok())
     }
 
     fn check(&self, node: &Node<'_>, warnings: &mut Vec<FilterWarning>) {
@@ -124,19 +132,22 @@ impl Fields {
     /// Kinds of a field's values; `None` if no item has it.
     fn kinds(&self, field: Field<'_>) -> Option<Kinds> {
         let text = || Some(Kinds::of(&"".into()));
-        let columns = self.state.snapshot.columns().ok()?;
+        let published = |name: &str| {
+            let kinds = self.columns().filter_map(|columns| columns.kinds(name));
+            kinds.fold(None, |all: Option<Kinds>, kinds| Some(all.unwrap_or_default().and(kinds)))
+        };
         match field {
             Field::Key => text(),
             Field::Id => Some(Kinds::of(&0.into())),
             Field::Class if self.recent().any(|item| item.class.is_some()) => text(),
-            Field::Class => columns.kinds("class"),
+            Field::Class => published("class"),
             Field::SuperClass if self.recent().any(|item| item.super_class.is_some()) => text(),
-            Field::SuperClass => columns.kinds("super_class"),
+            Field::SuperClass => published("super_class"),
             Field::Metadata(name) => {
                 let recent = self.recent().filter_map(|item| item.metadata.get(name));
                 let recent = recent
                     .fold(None, |kinds: Option<Kinds>, value| Some(kinds.unwrap_or_default().with(value)));
-                match (columns.kinds(&format!("metadata.{name}")), recent) {
+                match (published(&format!("metadata.{name}")), recent) {
                     (Some(a), Some(b)) => Some(a.and(b)),
                     (a, b) => a.or(b),
                 }
@@ -150,8 +161,8 @@ impl Fields {
 
     /// Fields of similar names; if there is none, some of all.
     fn help(&self, wanted: &str) -> (Vec<String>, Vec<String>) {
-        let Ok(columns) = self.state.snapshot.columns() else { return Default::default() };
-        let published = columns.names().map(|name| name.strip_prefix("metadata.").unwrap_or(name));
+        let published = self.columns().flat_map(Columns::names);
+        let published = published.map(|name| name.strip_prefix("metadata.").unwrap_or(name));
         let recent = self.recent().flat_map(|item| item.metadata.keys().map(String::as_str));
         let mut names: Vec<&str> = published.chain(recent).chain(["key", "id"]).collect();
         names.retain(|name| !name.starts_with(OWN) && !name.is_empty());

@@ -270,11 +270,6 @@ impl Graph {
         }
     }
 
-    /// Bytes of the file.
-    pub(crate) fn bytes(&self) -> usize {
-        self.file.len()
-    }
-
     /// Copies the graph, found right before, into memory of large pages.
     pub(crate) fn make_resident(&mut self) {
         self.resident = huge_pages::copy(self.file.bytes()).ok();

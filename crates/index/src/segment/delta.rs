@@ -1,122 +1,122 @@
-//! What was written since the last publication, for readers in the writer's own process: searched exactly.
+//! What was written since the last publication, in memory: searched exactly, and what the next segment is made from.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use crate::backend::vector_index::Neighbor;
 use crate::codes::aligned_matrix::Rows;
-use crate::codes::kernel::score_f32;
+use crate::codes::kernel::{padded, score_f32};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::item::Item;
-use crate::segment::snapshot::Snapshot;
 
-/// A consistent state of the index: published files and the writes since. Never changed, only replaced whole.
-#[derive(Clone)]
-pub(crate) struct State {
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) delta: Delta,
-}
-
-/// The state that readers of this process take; a writer swaps it after every batch.
-pub(crate) struct Live(RwLock<Arc<State>>);
-
-impl Live {
-    pub(crate) fn new(state: State) -> Self {
-        Self(RwLock::new(Arc::new(state)))
-    }
-
-    pub(crate) fn state(&self) -> Arc<State> {
-        self.0.read().unwrap_or_else(|e| e.into_inner()).clone()
-    }
-
-    pub(crate) fn swap(&self, state: State) {
-        *self.0.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(state);
-    }
-}
-
-/// Writes since a publication.
+/// Writes since a publication, batch by batch. Cheap to clone; a clone goes on holding what it held.
 #[derive(Clone, Default)]
 pub(crate) struct Delta {
+    /// Number of the last batch.
+    batch: u64,
     chunks: Vec<Arc<Chunk>>,
-    /// Ids replaced or deleted, with the number of chunks there were: entries before that are void, as are published ones.
-    void: Arc<HashMap<u64, usize>>,
+    /// Every id that was written or deleted, with the number of the last batch that did. Entries of earlier batches are
+    /// void, as are published ones.
+    touched: Arc<HashMap<u64, u64>>,
     live: usize,
+    bytes: usize,
 }
 
+/// The items of one batch.
 struct Chunk {
+    batch: u64,
+    /// In order of ids.
     items: Vec<Item>,
     rows: Rows,
     dim: usize,
 }
 
 impl Delta {
-    /// This delta after one more batch. `deleted` are ids that go, `items` (with their `vectors`) come or replace.
+    /// This delta after one more batch. `deleted` are ids that go, `items` (with their `vectors`) come or replace; no id
+    /// comes twice.
     pub(crate) fn with(&self, deleted: &[u64], items: Vec<Item>, vectors: &[f32], dim: usize) -> Self {
         let mut delta = self.clone();
-        let void = Arc::make_mut(&mut delta.void);
-        let before = delta.chunks.len();
+        delta.batch += 1;
+        let touched = Arc::make_mut(&mut delta.touched);
         for &id in deleted.iter().chain(items.iter().map(|i| &i.id)) {
-            if live_in(&delta.chunks, void, id).is_some() {
+            if find(&delta.chunks, touched, id).is_some() {
                 delta.live -= 1;
             }
-            void.insert(id, before);
+            touched.insert(id, delta.batch);
         }
         if !items.is_empty() {
+            let mut order: Vec<usize> = (0..items.len()).collect();
+            order.sort_unstable_by_key(|&at| items[at].id);
             let mut rows = Rows::new(dim * 4);
-            vectors.chunks_exact(dim).for_each(|v| rows.push(v));
+            order.iter().for_each(|&at| rows.push(&vectors[at * dim..(at + 1) * dim]));
+            let mut items = items;
+            items.sort_unstable_by_key(|item| item.id);
             delta.live += items.len();
-            delta.chunks.push(Arc::new(Chunk { items, rows, dim }));
+            delta.bytes += items.len() * padded::<f32>(dim) * 4;
+            delta.chunks.push(Arc::new(Chunk { batch: delta.batch, items, rows, dim }));
         }
         delta
     }
 
+    /// What was written after a batch.
+    pub(crate) fn after(&self, batch: u64) -> Self {
+        let chunks: Vec<Arc<Chunk>> = self.chunks.iter().filter(|c| c.batch > batch).cloned().collect();
+        let touched: HashMap<u64, u64> =
+            self.touched.iter().filter(|(_, last)| **last > batch).map(|(id, last)| (*id, *last)).collect();
+        let bytes = chunks.iter().map(|c| c.items.len() * padded::<f32>(c.dim) * 4).sum();
+        let live = chunks.iter().flat_map(|c| c.items.iter().map(|i| (i.id, c.batch)));
+        let live = live.filter(|(id, batch)| touched[id] == *batch).count();
+        Self { batch: self.batch, chunks, touched: Arc::new(touched), live, bytes }
+    }
+
+    /// Number of the last batch.
+    pub(crate) fn batch(&self) -> u64 {
+        self.batch
+    }
+
+    /// True if nothing was written.
     pub(crate) fn is_empty(&self) -> bool {
-        self.void.is_empty()
+        self.touched.is_empty()
     }
 
-    /// Whether a published item was replaced or deleted since.
-    pub(crate) fn voids(&self, id: u64) -> bool {
-        self.void.contains_key(&id)
+    /// Bytes of the vectors held, and a guess of what notes of changes take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes + self.touched.len() * 64
     }
 
-    /// Ids replaced or deleted since the publication, and ids that are new.
+    /// Ids that were written or deleted, in no order.
     pub(crate) fn touched(&self) -> impl Iterator<Item = u64> + '_ {
-        self.void.keys().copied()
+        self.touched.keys().copied()
     }
 
-    /// Items written since and still there.
+    /// Items written and still there.
     pub(crate) fn count(&self) -> usize {
         self.live
     }
 
-    /// Those items, with their vectors.
+    /// Those items with their vectors, in no order.
     pub(crate) fn items(&self) -> impl Iterator<Item = (&Item, &[f32])> {
-        self.chunks.iter().enumerate().flat_map(move |(number, chunk)| {
-            let live = move |item: &Item| self.void.get(&item.id).is_none_or(|&before| before <= number);
-            chunk
-                .items
-                .iter()
-                .enumerate()
-                .filter(move |(_, i)| live(i))
-                .map(|(at, item)| (item, chunk.vector(at)))
+        self.chunks.iter().flat_map(move |chunk| {
+            let places = (0..chunk.items.len()).filter(|&at| self.is_live(chunk, at));
+            places.map(|at| (&chunk.items[at], chunk.vector(at)))
         })
     }
 
     pub(crate) fn get(&self, id: u64) -> Option<(&Item, &[f32])> {
-        let (chunk, at) = live_in(&self.chunks, &self.void, id)?;
-        Some((&self.chunks[chunk].items[at], self.chunks[chunk].vector(at)))
+        let (chunk, at) = find(&self.chunks, &self.touched, id)?;
+        Some((&chunk.items[at], chunk.vector(at)))
     }
 
     /// Items that meet the filter and the bound, scored; in no order.
     pub(crate) fn search(&self, query: &[f32], filter: Option<&Filter>, min: f32) -> Result<Vec<Neighbor>> {
         let mut found = Vec::new();
         let filter = filter.map(Filter::matcher);
-        for (number, chunk) in self.chunks.iter().enumerate() {
-            let live = |item: &Item| self.void.get(&item.id).is_none_or(|&before| before <= number);
-            let wanted = |item: &Item| live(item) && filter.as_ref().is_none_or(|f| f.matches(item));
-            let nodes: Vec<u32> =
-                (0..).zip(&chunk.items).filter(|(_, i)| wanted(i)).map(|(at, _)| at).collect();
+        for chunk in &self.chunks {
+            let wanted = |at: &usize| {
+                self.is_live(chunk, *at) && filter.as_ref().is_none_or(|f| f.matches(&chunk.items[*at]))
+            };
+            let nodes: Vec<u32> = (0..chunk.items.len()).filter(wanted).map(|at| at as u32).collect();
             let mut scores = vec![0.0; nodes.len()];
             score_f32(query, chunk.rows.all(), &nodes, &mut scores);
             let scored = nodes.iter().zip(scores).filter(|(_, score)| *score >= min);
@@ -124,20 +124,25 @@ impl Delta {
         }
         Ok(found)
     }
+
+    fn is_live(&self, chunk: &Chunk, at: usize) -> bool {
+        self.touched.get(&chunk.items[at].id) == Some(&chunk.batch)
+    }
 }
 
 impl Chunk {
     fn vector(&self, at: usize) -> &[f32] {
-        let stride = crate::codes::kernel::padded::<f32>(self.dim);
+        let stride = padded::<f32>(self.dim);
         &self.rows.all::<f32>()[at * stride..][..self.dim]
     }
 }
 
-fn live_in(chunks: &[Arc<Chunk>], void: &HashMap<u64, usize>, id: u64) -> Option<(usize, usize)> {
-    // Every id of a chunk is in `void` with the number of the chunk that holds its newest entry, if there is one.
-    let &number = void.get(&id)?;
-    let at = chunks.get(number)?.items.iter().position(|i| i.id == id)?;
-    Some((number, at))
+/// The chunk and place of an id's newest entry, if there is one.
+fn find<'a>(chunks: &'a [Arc<Chunk>], touched: &HashMap<u64, u64>, id: u64) -> Option<(&'a Chunk, usize)> {
+    let last = touched.get(&id)?;
+    let chunk = chunks.binary_search_by_key(last, |chunk| chunk.batch).ok()?;
+    let at = chunks[chunk].items.binary_search_by_key(&id, |item| item.id).ok()?;
+    Some((&chunks[chunk], at))
 }
 
 #[cfg(test)]
@@ -149,21 +154,45 @@ mod tests {
         NewItem::new(key).with_id(id)
     }
 
-    #[test]
-    fn later_batches_replace_earlier_ones_and_old_states_stay_as_they_were() {
-        let empty = Delta::default();
-        let first = empty.with(&[], vec![item(1, "a"), item(2, "b")], &[1.0, 0.0, 0.0, 1.0], 2);
+    fn keys(delta: &Delta) -> Vec<(String, f32)> {
+        delta.items().map(|(item, vector)| (item.key.clone(), vector[0])).collect()
+    }
+
+    fn touches(delta: &Delta, id: u64) -> bool {
+        delta.touched().any(|touched| touched == id)
+    }
+
+    fn three() -> [Delta; 3] {
+        let first = Delta::default().with(&[], vec![item(2, "b"), item(1, "a")], &[0.0, 1.0, 1.0, 0.0], 2);
         let second = first.with(&[2], vec![item(1, "a2")], &[0.6, 0.8], 2);
         let third = second.with(&[9], vec![item(2, "b3")], &[0.8, 0.6], 2);
-        let keys = |t: &Delta| t.items().map(|(i, v)| (i.key.clone(), v[0])).collect::<Vec<_>>();
+        [first, second, third]
+    }
+
+    #[test]
+    fn later_batches_replace_earlier_ones_and_old_states_stay_as_they_were() {
+        let [first, second, third] = three();
         assert_eq!(keys(&first), [("a".into(), 1.0), ("b".into(), 0.0)]);
         assert_eq!(keys(&second), [("a2".into(), 0.6)]);
         assert_eq!(keys(&third), [("a2".into(), 0.6), ("b3".into(), 0.8)]);
-        assert_eq!((empty.count(), first.count(), second.count(), third.count()), (0, 2, 1, 2));
-        assert!(third.voids(9) && !second.voids(9) && third.get(9).is_none());
+        assert_eq!((first.count(), second.count(), third.count()), (2, 1, 2));
+        assert!(touches(&third, 9) && !touches(&second, 9) && third.get(9).is_none());
         assert_eq!(third.get(2).unwrap().0.key, "b3");
         let mut query = Rows::new(8);
         query.push(&[1.0f32, 0.0]);
         assert_eq!(third.search(query.all(), None, 0.7).unwrap(), [Neighbor { id: 2, score: 0.8 }]);
+    }
+
+    #[test]
+    fn what_comes_after_a_batch_is_what_the_later_batches_wrote() {
+        let [first, second, third] = three();
+        let rest = third.after(first.batch());
+        assert_eq!(keys(&rest), keys(&third));
+        let rest = third.after(second.batch());
+        assert_eq!((keys(&rest), rest.count()), (vec![("b3".into(), 0.8)], 1));
+        assert!(touches(&rest, 9) && touches(&rest, 2) && !touches(&rest, 1));
+        let deleted = third.with(&[2], vec![], &[], 2).after(third.batch());
+        assert!(touches(&deleted, 2) && deleted.count() == 0 && !deleted.is_empty());
+        assert!(third.after(third.batch()).is_empty());
     }
 }

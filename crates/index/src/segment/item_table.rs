@@ -17,7 +17,6 @@ const HEADER_WORDS: usize = 8;
 /// Collects the table in order of ids and writes it.
 pub(crate) struct ItemTableBuilder {
     ids: Vec<u64>,
-    node_of: Vec<u32>,
     offsets: Vec<u64>,
     records: BlockWriter,
     keys: Vec<(u64, u32)>,
@@ -26,30 +25,23 @@ pub(crate) struct ItemTableBuilder {
 impl ItemTableBuilder {
     /// Begins a table; records go straight to the file.
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        Ok(Self {
-            ids: vec![],
-            node_of: vec![],
-            offsets: vec![0],
-            records: BlockWriter::create(path)?,
-            keys: vec![],
-        })
+        Ok(Self { ids: vec![], offsets: vec![0], records: BlockWriter::create(path)?, keys: vec![] })
     }
 
     /// Adds an item, ids rising.
-    pub(crate) fn push(&mut self, id: u64, node: u32, record: &[u8]) -> Result<()> {
+    pub(crate) fn push(&mut self, id: u64, record: &[u8]) -> Result<()> {
         debug_assert!(self.ids.last().is_none_or(|&last| last < id));
         let key = codec::item_key(record).unwrap_or_default();
         self.keys.push((key_hash(key), self.ids.len() as u32));
         self.ids.push(id);
-        self.node_of.push(node);
         self.records.write(record)?;
         self.offsets.push(self.records.position());
         Ok(())
     }
 
-    /// Writes the tables behind the records.
-    pub(crate) fn finish(mut self, nodes: usize) -> Result<FileEntry> {
-        let (node_start, node_rows) = group(&self.node_of, nodes);
+    /// Writes the tables behind the records. `node_of` is the node of each row, of `nodes` in all.
+    pub(crate) fn finish(mut self, node_of: &[u32], nodes: usize) -> Result<FileEntry> {
+        let (node_start, node_rows) = group(node_of, nodes);
         self.keys.sort_unstable();
         let hashes: Vec<u64> = self.keys.iter().map(|k| k.0).collect();
         let order: Vec<u32> = self.keys.iter().map(|k| k.1).collect();
@@ -60,7 +52,7 @@ impl ItemTableBuilder {
         file.write_pod(&self.offsets)?;
         file.write_pod(&hashes)?;
         file.write_pod(&order)?;
-        file.write_pod(&self.node_of)?;
+        file.write_pod(node_of)?;
         file.write_pod(&node_rows)?;
         file.write_pod(&node_start)?;
         file.align()?;
@@ -91,7 +83,7 @@ fn key_hash(key: &str) -> u64 {
     key.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The items of a published index.
+/// The items of a segment.
 pub(crate) struct ItemTable {
     file: BlockFile,
     tables: usize,
@@ -154,6 +146,10 @@ impl ItemTable {
         self.section(which).expect("sections were found when the file was opened")
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -196,8 +192,8 @@ impl ItemTable {
             .map_err(|e| IndexError::damaged(self.file.path(), e.to_string()))
     }
 
-    /// Row of a key.
-    pub(crate) fn find(&self, key: &str) -> Result<Option<u32>> {
+    /// Row of a key among those that count: the key of a deleted item can have been given again.
+    pub(crate) fn find(&self, key: &str, counts: impl Fn(u32) -> bool) -> Result<Option<u32>> {
         let (hash, hashes) = (key_hash(key), self.known::<u64>(2));
         let order: &[u32] = self.known(3);
         let first = hashes.partition_point(|&h| h < hash);
@@ -205,7 +201,7 @@ impl ItemTable {
             if hashes[at] != hash {
                 break;
             }
-            if codec::item_key(self.record(order[at])?) == Some(key) {
+            if counts(order[at]) && codec::item_key(self.record(order[at])?) == Some(key) {
                 return Ok(Some(order[at]));
             }
         }
@@ -240,12 +236,13 @@ mod tests {
         let mut builder = ItemTableBuilder::create(&path).unwrap();
         for i in 0..500u64 {
             let item = NewItem { class: Some(format!("c{}", i % 7)), ..NewItem::new(format!("k{i}")) };
-            builder.push(i * 3, (i % 100) as u32, &codec::encode_item(&item)).unwrap();
+            builder.push(i * 3, &codec::encode_item(&item)).unwrap();
         }
-        let table = ItemTable::open(dir.path(), &builder.finish(101).unwrap()).unwrap();
+        let node_of: Vec<u32> = (0..500).map(|row| row % 100).collect();
+        let table = ItemTable::open(dir.path(), &builder.finish(&node_of, 101).unwrap()).unwrap();
         assert_eq!((table.len(), table.nodes()), (500, 101));
         for i in 0..500u64 {
-            let row = table.find(&format!("k{i}")).unwrap().unwrap();
+            let row = table.find(&format!("k{i}"), |_| true).unwrap().unwrap();
             assert_eq!(table.row(i * 3), Some(row));
             let item = table.item(row).unwrap();
             assert_eq!((item.id, item.class.unwrap()), (i * 3, format!("c{}", i % 7)));
@@ -253,14 +250,15 @@ mod tests {
         }
         assert_eq!(table.node_rows().of(5), [5, 105, 205, 305, 405]);
         assert_eq!(table.node_rows().of(100), [0; 0]);
-        assert_eq!((table.row(1), table.find("k").unwrap()), (None, None));
+        assert_eq!((table.row(1), table.find("k", |_| true).unwrap()), (None, None));
+        assert_eq!(table.find("k7", |row| row != 7).unwrap(), None);
     }
 
     #[test]
     fn an_empty_table_is_a_table() {
         let dir = tempfile::tempdir().unwrap();
-        let entry = ItemTableBuilder::create(&dir.path().join("items")).unwrap().finish(0).unwrap();
+        let entry = ItemTableBuilder::create(&dir.path().join("items")).unwrap().finish(&[], 0).unwrap();
         let table = ItemTable::open(dir.path(), &entry).unwrap();
-        assert_eq!((table.len(), table.find("x").unwrap()), (0, None));
+        assert_eq!((table.len(), table.find("x", |_| true).unwrap()), (0, None));
     }
 }

@@ -11,17 +11,16 @@ use crate::codes::precision::{self, Precision};
 use crate::config::{Codes, IndexConfig};
 use crate::error::{IndexError, Result};
 use crate::segment::block_file::open_regular;
+use crate::segment::earlier_manifest;
 
 /// Name of the manifest within the folder of the index.
 pub const FILE_NAME: &str = "manifest.json";
 /// Format version this program writes.
-pub const FORMAT: u32 = 1;
-/// Format version of a manifest with [`Manifest::precision`], which programs that know only [`FORMAT`] cannot read.
-pub const PRECISION_FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Oldest format version this program reads.
 pub const OLDEST_FORMAT: u32 = 1;
 
-/// What made an index and which files it consists of. Its presence says that the index is finished.
+/// What made an index and which segments it consists of. Its presence says that the index is finished.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -35,21 +34,35 @@ pub struct Manifest {
     pub config: IndexConfig,
     /// Number of items.
     pub items: u64,
-    /// Number of distinct vectors in the graph, those of deleted items included.
-    pub nodes: u64,
-    /// Nodes of the graph whose items are all deleted; compacting drops them.
-    pub dead_nodes: u64,
     /// Counts up with every published state.
     pub generation: u64,
     /// Number of the last write this state holds.
     pub sequence: u64,
+    /// The segments of this state, in the order in which they were written.
+    pub segments: Vec<SegmentEntry>,
+    /// CRC-32 of the manifest itself without this field, in hexadecimal.
+    pub checksum: String,
+}
+
+/// A segment of an index: files that are written once, and a bitmap of the items deleted since.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentEntry {
+    /// Number of the segment; its files are named by it.
+    pub number: u64,
+    /// Items it was written with.
+    pub items: u64,
+    /// How many of them were replaced or deleted since.
+    pub deleted: u64,
+    /// Number of distinct vectors.
+    pub nodes: u64,
+    /// Vectors that no item had when the segment was written; compacting drops them.
+    pub dead_nodes: u64,
     /// Present where 8-bit codes cannot tell neighbours apart: which codes can, as measured when the graph was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
-    /// The files of this state.
+    /// The files.
     pub files: Vec<FileEntry>,
-    /// CRC-32 of the manifest itself without this field, in hexadecimal.
-    pub checksum: String,
 }
 
 /// A file of an index.
@@ -78,17 +91,60 @@ pub enum FileRole {
     Graph,
     /// Ids, keys and records.
     Items,
+    /// Metadata by field.
+    Columns,
+    /// Rows of items that were replaced or deleted after the segment was written.
+    Deleted,
 }
 
-impl Manifest {
-    /// The codes that the graph is searched with.
-    pub fn codes(&self) -> Codes {
-        precision::searched_with(&self.config, self.precision)
-    }
-
+impl SegmentEntry {
     /// The file of a role.
     pub(crate) fn file(&self, role: FileRole) -> Option<&FileEntry> {
         self.files.iter().find(|f| f.role == role)
+    }
+
+    /// True if the segment has no graph: it is small, and searched by comparing with every vector.
+    pub fn is_flat(&self) -> bool {
+        self.file(FileRole::Graph).is_none()
+    }
+
+    /// Items that are still there.
+    pub fn live(&self) -> u64 {
+        self.items - self.deleted.min(self.items)
+    }
+}
+
+impl Manifest {
+    /// The codes that graphs of this index are searched with: the finest of its segments'.
+    pub fn codes(&self) -> Codes {
+        let searched = |segment: &SegmentEntry| precision::searched_with(&self.config, segment.precision);
+        let least = precision::searched_with(&self.config, None);
+        self.segments.iter().filter(|s| !s.is_flat()).map(searched).fold(least, Codes::finer)
+    }
+
+    /// What was measured of the largest segment where 8-bit codes cannot tell neighbours apart.
+    pub fn precision(&self) -> Option<Precision> {
+        self.segments.iter().max_by_key(|s| s.items)?.precision
+    }
+
+    /// Number of distinct vectors of all segments, those of deleted items included.
+    pub fn nodes(&self) -> u64 {
+        self.segments.iter().map(|s| s.nodes).sum()
+    }
+
+    /// Items of all segments that were replaced or deleted and still take room; compacting drops them.
+    pub fn deleted(&self) -> u64 {
+        self.segments.iter().map(|s| s.deleted).sum()
+    }
+
+    /// The files of all segments.
+    pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
+        self.segments.iter().flat_map(|s| &s.files)
+    }
+
+    /// Bytes of the files of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.files().map(|file| file.bytes).sum()
     }
 
     fn digest(&self) -> String {
@@ -122,36 +178,32 @@ impl Manifest {
             }
             Err(e) => return Err(IndexError::io(&path, e)),
         };
-        // The version is read apart from the rest, which another version may have changed.
+        // The version is read apart from the rest, which differs between versions.
         #[derive(Deserialize)]
         struct Version {
             format: u32,
         }
         let damaged = |what: String| IndexError::damaged(&path, what);
-        let parsed = serde_json::from_str::<Self>(&text);
-        if let Ok(manifest) = &parsed
-            && manifest.digest() == manifest.checksum
-            && manifest.format >= OLDEST_FORMAT
-            && manifest.format <= PRECISION_FORMAT
-        {
-            manifest.config.validate().map_err(|e| damaged(e.to_string()))?;
-            return Ok(manifest.clone());
-        }
-        match serde_json::from_str::<Version>(&text) {
-            Ok(Version { format }) if !(OLDEST_FORMAT..=PRECISION_FORMAT).contains(&format) => {
-                Err(IndexError::FormatVersion {
-                    dir: dir.into(),
-                    found: format,
-                    oldest: OLDEST_FORMAT,
-                    newest: PRECISION_FORMAT,
-                })
+        let version = serde_json::from_str::<Version>(&text);
+        let manifest = match version.map_err(|e| damaged(e.to_string()))?.format {
+            FORMAT => serde_json::from_str::<Self>(&text)
+                .map_err(|e| damaged(e.to_string()))
+                .and_then(|m| if m.digest() == m.checksum { Ok(m) } else { Err(damaged(UNFIT.into())) }),
+            format if (OLDEST_FORMAT..FORMAT).contains(&format) => {
+                earlier_manifest::read(&text).map_err(damaged)
             }
-            _ => Err(damaged(parsed.map_or_else(|e| e.to_string(), |_| "its checksum does not fit".into()))),
-        }
+            found => {
+                let (oldest, newest) = (OLDEST_FORMAT, FORMAT);
+                Err(IndexError::FormatVersion { dir: dir.into(), found, oldest, newest })
+            }
+        }?;
+        manifest.config.validate().map_err(|e| damaged(e.to_string()))?;
+        Ok(manifest)
     }
 
-    /// Gives the manifest its checksum: it is changed no more.
+    /// Gives the manifest the present format and its checksum: it is changed no more.
     pub(crate) fn seal(mut self) -> Self {
+        self.format = FORMAT;
         self.checksum = self.digest();
         self
     }
@@ -175,6 +227,9 @@ impl Manifest {
     }
 }
 
+/// Why a manifest is not believed whose checksum is another.
+pub(crate) const UNFIT: &str = "its checksum does not fit";
+
 /// Makes the names within a folder durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     #[cfg(unix)]
@@ -193,12 +248,17 @@ mod tests {
             finished_at: 1,
             config: IndexConfig::new(4, "model"),
             items: 2,
-            nodes: 2,
-            dead_nodes: 0,
             generation: 1,
             sequence: 3,
-            precision: None,
-            files: vec![FileEntry { role: FileRole::Graph, name: "graph-1".into(), bytes: 9, crc32: 5 }],
+            segments: vec![SegmentEntry {
+                number: 1,
+                items: 3,
+                deleted: 1,
+                nodes: 2,
+                dead_nodes: 0,
+                precision: None,
+                files: vec![FileEntry { role: FileRole::Graph, name: "graph-1".into(), bytes: 9, crc32: 5 }],
+            }],
             checksum: String::new(),
         }
     }

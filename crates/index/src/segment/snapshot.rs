@@ -1,42 +1,49 @@
-//! A published state of the index: immutable files, mapped. Readers see one of these, whole.
+//! A published state of the index: its segments and which of their items are deleted. Readers see one of these, whole.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use memmap2::MmapMut;
+use roaring::RoaringBitmap;
 
-use crate::cancel::Cancel;
-use crate::codes::huge_pages;
-use crate::codes::kernel::padded;
-use crate::codes::quantize::{CodeView, row_bytes};
-use crate::config::{Codes, Memory, RESIDENT_BYTES};
+use crate::config::{Memory, RESIDENT_BYTES};
 use crate::error::{IndexError, Result};
-use crate::exact::flat_search::Exact;
-use crate::filter::Columns;
-use crate::hnsw::graph::{Graph, GraphView};
-use crate::segment::block_file::BlockFile;
-use crate::segment::item_table::ItemTable;
-use crate::segment::manifest::{FileRole, Manifest};
+use crate::segment::deleted_rows;
+use crate::segment::manifest::{FileRole, Manifest, SegmentEntry};
+use crate::segment::segment_reader::SegmentReader;
 
 /// A published state of the index.
 pub(crate) struct Snapshot {
     pub(crate) manifest: Arc<Manifest>,
-    vectors: BlockFile,
-    codes: Option<BlockFile>,
-    graph: Graph,
-    items: ItemTable,
-    columns: OnceLock<Columns>,
-    /// A copy of the codes in memory, if wanted.
-    resident: Option<MmapMut>,
+    /// The segment with the most items first.
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// A segment within a published state.
+#[derive(Clone)]
+pub(crate) struct Segment {
+    pub(crate) reader: Arc<SegmentReader>,
+    /// Rows whose items were replaced or deleted.
+    pub(crate) deleted: Arc<RoaringBitmap>,
 }
 
 impl Snapshot {
-    /// Opens the state the manifest names. Tables, codes and links are checked now; vectors and records when used.
+    /// Opens the state the manifest names, ready to be searched. Tables, codes and links are checked now; vectors and
+    /// records when used.
     pub(crate) fn open(dir: &Path, memory: Memory) -> Result<Self> {
+        Self::open_after(dir, memory, None)
+    }
+
+    /// Like [`Self::open`]; segments that an earlier state has open are taken from it.
+    pub(crate) fn open_after(dir: &Path, memory: Memory, earlier: Option<&Snapshot>) -> Result<Self> {
+        let ready = |manifest: &Manifest| {
+            let snapshot = Self::of(dir, manifest, earlier)?;
+            snapshot.prepare_search(memory)?;
+            Ok(snapshot)
+        };
         // A writer may publish, and remove the files just named, between our reading the manifest and opening them.
         let mut manifest = Manifest::read(dir)?;
         for _ in 0..8 {
-            match Self::of(dir, &manifest, memory) {
+            match ready(&manifest) {
                 Err(error) => {
                     let newest = Manifest::read(dir)?;
                     if newest.generation == manifest.generation {
@@ -47,152 +54,87 @@ impl Snapshot {
                 done => return done,
             }
         }
-        Self::of(dir, &manifest, memory)
+        ready(&manifest)
     }
 
-    /// Opens the state that a manifest describes, whether it is published or about to be.
-    pub(crate) fn of(dir: &Path, manifest: &Manifest, memory: Memory) -> Result<Self> {
-        let entry = |role: FileRole| {
-            manifest.file(role).ok_or_else(|| {
-                IndexError::damaged(
-                    dir.join(crate::segment::manifest::FILE_NAME),
-                    format!("it names no file of {role:?}"),
-                )
-            })
-        };
-        let (dim, codes) = (manifest.config.dim, manifest.codes());
-        let vectors = BlockFile::open(dir, entry(FileRole::Vectors)?)?;
-        let codes_file = match codes {
-            Codes::F32 => None,
-            _ => Some(BlockFile::open(dir, entry(FileRole::Codes)?)?),
-        };
-        let mut snapshot = Self {
-            graph: Graph::open(dir, entry(FileRole::Graph)?)?,
-            items: ItemTable::open(dir, entry(FileRole::Items)?)?,
-            manifest: Arc::new(manifest.clone()),
-            columns: OnceLock::new(),
-            resident: None,
-            vectors,
-            codes: codes_file,
-        };
-        let nodes = manifest.nodes as usize;
-        let fits = snapshot.graph.view().nodes() == nodes
-            && snapshot.items.nodes() == nodes
-            && snapshot.items.len() as u64 == manifest.items
-            && snapshot.vectors.len() == nodes * row_bytes(dim, Codes::F32);
-        if !fits {
-            return Err(IndexError::damaged(
-                dir.join(crate::segment::manifest::FILE_NAME),
-                "its files do not belong together",
-            ));
+    /// Maps the state that a manifest describes, whether it is published or about to be.
+    pub(crate) fn of(dir: &Path, manifest: &Manifest, earlier: Option<&Snapshot>) -> Result<Self> {
+        let (snapshot, damaged) = Self::sound_part(dir, manifest, earlier);
+        damaged.into_iter().next().map_or(Ok(snapshot), Err)
+    }
+
+    /// The segments that can be opened, and why others cannot. The manifest of the result names all.
+    pub(crate) fn sound_part(
+        dir: &Path,
+        manifest: &Manifest,
+        earlier: Option<&Snapshot>,
+    ) -> (Self, Vec<IndexError>) {
+        let (mut segments, mut damaged) = (vec![], vec![]);
+        for entry in &manifest.segments {
+            match Segment::open(dir, manifest, entry, earlier) {
+                Ok(segment) => segments.push(segment),
+                Err(error) => damaged.push(error),
+            }
         }
-        match &snapshot.codes {
-            Some(file) => file.check_all()?,
-            None => snapshot.vectors.check_all()?,
+        if damaged.is_empty() && segments.iter().map(Segment::live).sum::<u64>() != manifest.items {
+            let what = format!("its segments do not hold {} items", manifest.items);
+            damaged.push(IndexError::damaged(dir.join(super::manifest::FILE_NAME), what));
         }
-        if snapshot.try_codes()?.nodes() != nodes {
-            return Err(IndexError::damaged(dir, "the codes do not belong to the graph"));
+        (Self::new(manifest.clone(), segments), damaged)
+    }
+
+    /// A state of these segments.
+    pub(crate) fn new(manifest: Manifest, mut segments: Vec<Segment>) -> Self {
+        segments.sort_by_key(|s| (std::cmp::Reverse(s.reader.len()), s.number()));
+        Self { manifest: Arc::new(manifest), segments }
+    }
+
+    /// Makes every segment ready to be searched: checks codes and links, and copies them into memory as far as `memory`
+    /// asks for it.
+    pub(crate) fn prepare_search(&self, memory: Memory) -> Result<()> {
+        let mut copied = 0;
+        for Segment { reader, .. } in &self.segments {
+            let fits = (copied + reader.searched_bytes()) as u64 <= RESIDENT_BYTES;
+            let resident = memory == Memory::Resident || (memory == Memory::Auto && fits);
+            copied += reader.prepare_search(resident && reader.searched_bytes() > 0)?;
         }
-        let bytes = snapshot.codes.as_ref().unwrap_or(&snapshot.vectors).len() + snapshot.graph.bytes();
-        let few = bytes as u64 <= RESIDENT_BYTES;
-        if memory == Memory::Resident || (memory == Memory::Auto && few && bytes > 0) {
-            snapshot.make_resident();
-        }
-        // Vectors behind codes are read one here, one there.
-        if snapshot.codes.is_some() {
-            snapshot.vectors.advise_random();
-        }
-        Ok(snapshot)
+        Ok(())
     }
 
     pub(crate) fn dim(&self) -> usize {
         self.manifest.config.dim
     }
+}
 
-    pub(crate) fn nodes(&self) -> usize {
-        self.manifest.nodes as usize
-    }
-
-    pub(crate) fn graph(&self) -> GraphView<'_> {
-        self.graph.view()
-    }
-
-    pub(crate) fn items(&self) -> &ItemTable {
-        &self.items
-    }
-
-    /// Metadata by field, read from the records when a filter first asks.
-    pub(crate) fn columns(&self) -> Result<&Columns> {
-        self.columns_unless(&Cancel::default())
-    }
-
-    /// Like [`Self::columns`], for a caller that may give up.
-    pub(crate) fn columns_unless(&self, cancel: &Cancel) -> Result<&Columns> {
-        if let Some(columns) = self.columns.get() {
-            return Ok(columns);
-        }
-        let columns = Columns::read(&self.items, cancel)?;
-        Ok(self.columns.get_or_init(|| columns))
-    }
-
-    pub(crate) fn codes(&self) -> CodeView<'_> {
-        self.try_codes().expect("codes were found when the files were opened")
-    }
-
-    fn try_codes(&self) -> Result<CodeView<'_>> {
-        let (dim, nodes) = (self.dim(), self.nodes());
-        let codes = self.manifest.codes();
-        let bytes = nodes * row_bytes(dim, codes);
-        let file = self.codes.as_ref().unwrap_or(&self.vectors);
-        let all = self.resident.as_deref().unwrap_or(file.bytes());
-        let rows = all.get(..bytes).ok_or_else(|| IndexError::damaged(file.path(), "it is too short"))?;
-        Ok(match codes {
-            Codes::F32 => CodeView::f32(dim, bytemuck::cast_slice(rows)),
-            Codes::F16 => CodeView::f16(dim, bytemuck::cast_slice(rows)),
-            Codes::I8 | Codes::Auto => CodeView::i8(dim, rows, file.slice(bytes, nodes)?),
-        })
-    }
-
-    /// Copies codes and links into memory of large pages. Where the system refuses, they stay in the files.
-    fn make_resident(&mut self) {
-        let file = self.codes.as_ref().unwrap_or(&self.vectors);
-        self.resident = huge_pages::copy(file.bytes()).ok();
-        if self.resident.is_some() {
-            file.give_back();
-        }
-        self.graph.make_resident();
-    }
-
-    /// Row of codes and scale of a node, as they stand in the file.
-    pub(crate) fn raw_codes(&self, node: u32) -> (&[u8], Option<f32>) {
-        let bytes = row_bytes(self.dim(), self.manifest.codes());
-        let file = self.codes.as_ref().unwrap_or(&self.vectors);
-        let row = &file.bytes()[node as usize * bytes..(node as usize + 1) * bytes];
-        let scaled = self.manifest.codes() == Codes::I8;
-        let scale = || {
-            let at = self.nodes() * bytes + node as usize * 4;
-            f32::from_le_bytes(file.bytes()[at..at + 4].try_into().expect("4 bytes"))
+impl Segment {
+    fn open(
+        dir: &Path,
+        manifest: &Manifest,
+        entry: &SegmentEntry,
+        earlier: Option<&Snapshot>,
+    ) -> Result<Self> {
+        let known = earlier.and_then(|s| s.segments.iter().find(|segment| segment.reader.is(entry)));
+        let reader = match known {
+            Some(segment) => segment.reader.clone(),
+            None => Arc::new(SegmentReader::open(dir, &manifest.config, entry)?),
         };
-        (row, scaled.then(scale))
+        let deleted = match entry.file(FileRole::Deleted) {
+            Some(file) => deleted_rows::read(dir, file, entry)?,
+            None if entry.deleted == 0 => RoaringBitmap::new(),
+            None => {
+                let what = format!("it names no deleted rows for segment {}", entry.number);
+                return Err(IndexError::damaged(dir.join(super::manifest::FILE_NAME), what));
+            }
+        };
+        Ok(Self { reader, deleted: Arc::new(deleted) })
     }
 
-    /// The stored vector of a node, padded.
-    pub(crate) fn vector(&self, node: u32) -> Result<&[f32]> {
-        let bytes = row_bytes(self.dim(), Codes::F32);
-        let start = node as usize * bytes;
-        self.vectors.check(start..start + bytes)?;
-        self.vectors.slice(start, bytes / 4)
+    pub(crate) fn number(&self) -> u64 {
+        self.reader.entry().number
     }
 
-    /// All vectors, for exact search; checks those not used before.
-    pub(crate) fn exact(&self) -> Result<Exact<'_>> {
-        self.vectors.check(0..self.vectors.len())?;
-        self.unchecked_exact()
-    }
-
-    /// All vectors; the caller checks those it uses with [`Self::vector`].
-    pub(crate) fn unchecked_exact(&self) -> Result<Exact<'_>> {
-        let stride = padded::<f32>(self.dim());
-        Ok(Exact { stride, rows: self.vectors.slice(0, self.nodes() * stride)? })
+    /// Items that are still there.
+    pub(crate) fn live(&self) -> u64 {
+        self.reader.len() as u64 - self.deleted.len()
     }
 }

@@ -20,6 +20,7 @@ mod folder;
 mod guard;
 mod opening;
 mod rewrite;
+mod rows;
 mod state;
 mod undo;
 
@@ -304,7 +305,7 @@ impl Store {
         guarded(&self.path, || work(self.trees())).inspect_err(|error| self.fail(error, false))
     }
 
-    fn damaged(&self, what: impl Into<String>) -> IndexError {
+    pub(crate) fn damaged(&self, what: impl Into<String>) -> IndexError {
         IndexError::StoreDamaged { path: self.path.clone(), what: what.into() }
     }
 

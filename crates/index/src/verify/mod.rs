@@ -9,14 +9,17 @@ use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cancel::Cancel;
 use crate::config::{Memory, Progress, Stage};
 use crate::error::{IndexError, Result};
 use crate::segment::block_file::{BLOCK, BlockFile};
 use crate::segment::manifest::{FILE_NAME, Manifest};
 use crate::segment::snapshot::Snapshot;
+use crate::segment::state::State;
 use crate::store::codec;
 use crate::store::{self, Store};
 use crate::verify::store_copy::StoreCopy;
@@ -115,10 +118,10 @@ pub fn verify(dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Verify
             None
         }
     };
-    let snapshot = manifest.and_then(|manifest| verify_files(dir, &manifest, &mut report));
+    let published = manifest.and_then(|manifest| verify_files(dir, &manifest, &mut report));
     let folder = store::folder(dir);
     match std::fs::metadata(folder.join("db")) {
-        Ok(_) => verify_store(dir, snapshot.as_ref(), &mut report, progress)?,
+        Ok(_) => verify_store(dir, published.as_ref(), &mut report, progress)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             report.fault(folder, "the store is missing: only the published files are left", false);
         }
@@ -128,10 +131,10 @@ pub fn verify(dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Verify
 }
 
 /// Checks the published files; returns them opened if all are sound.
-fn verify_files(dir: &Path, manifest: &Manifest, report: &mut VerifyReport) -> Option<Snapshot> {
+fn verify_files(dir: &Path, manifest: &Manifest, report: &mut VerifyReport) -> Option<State> {
     report.items = manifest.items;
     // Each file by itself first: opening the whole stops at the first fault.
-    for entry in &manifest.files {
+    for entry in manifest.files() {
         match BlockFile::open(dir, entry) {
             Ok(file) => {
                 for block in file.bad_blocks() {
@@ -150,7 +153,14 @@ fn verify_files(dir: &Path, manifest: &Manifest, report: &mut VerifyReport) -> O
         return None;
     }
     match Snapshot::open(dir, Memory::Mapped) {
-        Ok(snapshot) => Some(snapshot),
+        Ok(snapshot) => {
+            for segment in &snapshot.segments {
+                if let Err(error) = segment.reader.columns(&Cancel::default()) {
+                    report.error(dir, &error);
+                }
+            }
+            Some(State::published(Arc::new(snapshot)))
+        }
         Err(error) => {
             report.error(dir, &error);
             None
@@ -161,7 +171,7 @@ fn verify_files(dir: &Path, manifest: &Manifest, report: &mut VerifyReport) -> O
 /// Checks the store in place, or a copy of it where it cannot be opened in place.
 fn verify_store(
     dir: &Path,
-    snapshot: Option<&Snapshot>,
+    published: Option<&State>,
     report: &mut VerifyReport,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<()> {
@@ -171,11 +181,11 @@ fn verify_store(
     };
     match opened {
         Ok((store, _held)) => {
-            if let Err(error) = verify_records(&store, snapshot, report, progress) {
+            if let Err(error) = verify_records(&store, published, report, progress) {
                 report.error(store.path(), &error);
             }
         }
-        Err(IndexError::ReadOnly { .. }) => verify_copy(dir, snapshot, report, progress)?,
+        Err(IndexError::ReadOnly { .. }) => verify_copy(dir, published, report, progress)?,
         Err(IndexError::Locked { holder, .. }) => report.not_checked(store::folder(dir), busy(&holder)),
         Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
         Err(error) => report.fault(store::folder(dir), error.to_string(), false),
@@ -190,7 +200,7 @@ fn busy(holder: &str) -> String {
 /// Checks a copy of the store. Faults name the files they were copied from.
 fn verify_copy(
     dir: &Path,
-    snapshot: Option<&Snapshot>,
+    published: Option<&State>,
     report: &mut VerifyReport,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<()> {
@@ -217,7 +227,7 @@ fn verify_copy(
     let mut found = VerifyReport::default();
     match Store::open(copy.dir()) {
         Ok(store) => {
-            if let Err(error) = verify_records(&store, snapshot, &mut found, progress) {
+            if let Err(error) = verify_records(&store, published, &mut found, progress) {
                 found.error(store.path(), &error);
             }
         }
@@ -238,18 +248,18 @@ fn verify_copy(
 
 fn verify_records(
     store: &Store,
-    snapshot: Option<&Snapshot>,
+    published: Option<&State>,
     report: &mut VerifyReport,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<()> {
     let state = store.state()?;
     let total = state.items;
-    let published = snapshot.map_or(0, |s| s.manifest.sequence);
-    let changed = store.changed_since(published)?;
-    report.unpublished = if snapshot.is_some() { changed.len() as u64 } else { 0 };
+    let sequence = published.map_or(0, |state| state.snapshot.manifest.sequence);
+    let changed = store.changed_since(sequence)?;
+    report.unpublished = if published.is_some() { changed.len() as u64 } else { 0 };
     report.stored = Some(state.items);
-    if state.sequence < published {
-        let what = format!("it ends with write {}, and write {published} is published", state.sequence);
+    if state.sequence < sequence {
+        let what = format!("it ends with write {}, and write {sequence} is published", state.sequence);
         report.fault(store.path(), what, false);
     }
 
@@ -291,10 +301,10 @@ fn verify_records(
         if !keys.contains_key(&id) {
             report.fault(store.path(), format!("vector {id} has no item"), false);
         }
-        if let Some(snapshot) = snapshot
+        if let Some(published) = published
             && changed.binary_search(&id).is_err()
         {
-            compare(snapshot, id, vector, keys.get(&id), report);
+            compare(published, id, vector, keys.get(&id), report);
         }
         Ok(())
     })?;
@@ -318,30 +328,30 @@ fn verify_records(
     if named != items {
         report.fault(store.path(), format!("it holds {items} items and {named} keys"), false);
     }
-    if let Some(snapshot) = snapshot {
-        for &id in snapshot.items().ids() {
-            if !keys.contains_key(&id) && changed.binary_search(&id).is_err() {
+    if let Some(published) = published {
+        let places = published.places();
+        for (id, _) in &places {
+            if !keys.contains_key(id) && changed.binary_search(id).is_err() {
                 report.fault(store.path(), format!("item {id} is published and not in the store"), false);
             }
+        }
+        for twice in places.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            let what = format!("item {} is in two segments", twice[0].0);
+            report.fault("published items", what, true);
         }
     }
     Ok(())
 }
 
 /// Whether an item is published as it stands in the store.
-fn compare(snapshot: &Snapshot, id: u64, vector: &[f32], key: Option<&String>, report: &mut VerifyReport) {
+fn compare(published: &State, id: u64, vector: &[f32], key: Option<&String>, report: &mut VerifyReport) {
     let dir = |name: &str| PathBuf::from(name);
-    let Some(row) = snapshot.items().row(id) else {
+    let Some(place) = published.place(id) else {
         report.fault(dir("published items"), format!("item {id} of the store is missing"), true);
         return;
     };
-    let node = snapshot.items().node_of()[row as usize];
-    match snapshot.vector(node) {
-        Ok(published)
-            if published[..vector.len()]
-                .iter()
-                .map(|x| x.to_bits())
-                .eq(vector.iter().map(|x| x.to_bits())) => {}
+    match published.snapshot.segments[place.segment].reader.vector_of_row(place.row) {
+        Ok(published) if published.iter().map(|x| x.to_bits()).eq(vector.iter().map(|x| x.to_bits())) => {}
         Ok(_) => report.fault(
             dir("published vectors"),
             format!("the vector of item {id} is not that of the store"),
@@ -349,7 +359,7 @@ fn compare(snapshot: &Snapshot, id: u64, vector: &[f32], key: Option<&String>, r
         ),
         Err(error) => report.error(Path::new("published vectors"), &error),
     }
-    match snapshot.items().item(row) {
+    match published.published_item(place) {
         Ok(item) if Some(&item.key) == key => {}
         Ok(_) => report.fault(dir("published items"), format!("item {id} is not that of the store"), true),
         Err(error) => report.error(Path::new("published items"), &error),

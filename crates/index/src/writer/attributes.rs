@@ -1,13 +1,12 @@
 //! Changing the attributes of an index without touching its vectors.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use super::IndexWriter;
-use crate::config::{IndexConfig, Memory};
+use crate::config::IndexConfig;
 use crate::error::Result;
-use crate::segment::delta::State;
-use crate::segment::snapshot::Snapshot;
+use crate::segment::state::State;
 
 impl IndexWriter {
     /// Replaces the index's attributes, durably. Only the configuration in the store and the manifest are written, whatever
@@ -21,21 +20,22 @@ impl IndexWriter {
         let config = IndexConfig { attributes, ..self.config.clone() };
         self.store.write().unwrap_or_else(PoisonError::into_inner).set_config(config.clone())?;
         self.config = config;
-        let mut inner = self.inner();
-        // An index that was never published takes the attributes from the store when it is.
-        let Some(published) = &inner.snapshot else { return Ok(()) };
-        let mut manifest = (*published.manifest).clone();
-        manifest.config = self.config.clone();
-        manifest.generation += 1;
-        // Everything that can fail comes before the manifest is in place.
-        let snapshot = Arc::new(Snapshot::of(&self.dir, &manifest.seal(), Memory::Auto)?);
-        snapshot.manifest.put(&self.dir)?;
-        if let Some(live) = &inner.live {
-            live.swap(State { snapshot: snapshot.clone(), delta: live.state().delta.clone() });
-        }
-        inner.snapshot = Some(snapshot);
-        inner.settled = false;
-        self.settle(&mut inner).map(drop)
+        let mut publishing = self.publishing();
+        // An index that was never published takes the attributes from the store when it is, and so does one whose damaged
+        // segments are made again then.
+        let published = {
+            let inner = self.inner();
+            inner.snapshot.clone().filter(|_| !inner.damaged)
+        };
+        let Some(published) = published else { return Ok(()) };
+        let mut edition = self.edition(published.manifest.sequence);
+        let segments = published.segments.iter().map(|s| (s.reader.clone(), s.deleted.clone()));
+        edition.keep(&published.manifest, segments);
+        let prepared = edition.prepare(Some(&published))?;
+        self.put(&mut publishing, prepared, |inner, snapshot| {
+            inner.recent.as_ref().map(|recent| State::of(snapshot, recent.delta.clone()))
+        })?;
+        self.settle(&mut publishing).map(drop)
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
         config.attributes.insert("root".into(), "a".into());
         let mut writer = IndexWriter::create(dir.path(), &config).unwrap();
         writer.upsert(&[NewItem::new("x")], &[0.6, 0.8]).unwrap();
-        let files = writer.finish(&|_| {}).unwrap().files;
+        let files = writer.finish(&|_| {}).unwrap().segments;
         let reader = writer.reader().unwrap();
         let elsewhere = Index::open(dir.path()).unwrap();
         writer.upsert(&[NewItem::new("y")], &[0.8, 0.6]).unwrap();
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(reader.len(), 2, "what is not published yet is still there");
         assert!(elsewhere.refresh().unwrap());
         assert_eq!((elsewhere.manifest().config.attributes["root"].as_str(), elsewhere.len()), ("b", 1));
-        assert_eq!(elsewhere.manifest().files, files, "no file was written again");
+        assert_eq!(elsewhere.manifest().segments, files, "no file was written again");
         drop(writer);
         let writer = IndexWriter::open(dir.path()).unwrap();
         assert_eq!(writer.config().attributes["root"], "b");

@@ -1,19 +1,21 @@
 //! Beginning an index, opening one, going on with one.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::group_commit::GroupCommit;
 use super::lock::{LOCK, lock};
-use super::{IndexWriter, Inner};
-use crate::config::{IndexConfig, Memory, is_finished};
+use super::{IndexWriter, Inner, Publishing};
+use crate::config::{IndexConfig, is_finished};
 use crate::error::{IndexError, Result};
-use crate::segment::manifest::{FILE_NAME, sync_dir};
-use crate::segment::publish::remove_others;
+use crate::segment::manifest::{FILE_NAME, Manifest, sync_dir};
+use crate::segment::publish::{last_number, remove_others};
 use crate::segment::snapshot::Snapshot;
+use crate::segment::state::State;
 use crate::store::{self, Store};
 
 impl IndexWriter {
@@ -38,7 +40,7 @@ impl IndexWriter {
                 return Err(IndexError::NotAnIndex { dir: dir.into() });
             }
         }
-        remove_others(dir, None);
+        remove_others(dir, None, &BTreeSet::new());
         Self::with_store(dir, Store::create(dir, config)?, lock)
     }
 
@@ -89,35 +91,52 @@ impl IndexWriter {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(IndexError::io(&manifest, e)),
             _ => sync_dir(dir)?,
         }
-        remove_others(dir, None);
+        remove_others(dir, None, &BTreeSet::new());
         Self::with_store(dir, Store::create(dir, config)?, lock)
     }
 
     fn with_store(dir: &Path, store: Store, lock: File) -> Result<Self> {
         let durability = store.config().durability;
-        // A damaged or missing published state is no reason not to write: finishing makes a new one from the store.
-        let mut snapshot = match Snapshot::open(dir, Memory::Auto) {
-            Ok(snapshot) => Some(Arc::new(snapshot)),
+        // A damaged or missing published state is no reason not to write: the next publication makes what is missing from
+        // the store.
+        let (mut snapshot, damaged) = match Manifest::read(dir) {
+            Ok(manifest) => {
+                let (sound, damaged) = Snapshot::sound_part(dir, &manifest, None);
+                (Some(Arc::new(sound)), !damaged.is_empty())
+            }
             Err(error @ IndexError::FormatVersion { .. }) => return Err(error),
-            Err(_) => None,
+            Err(_) => (None, false),
         };
         let manifest = snapshot.as_ref().map(|s| s.manifest.clone());
         // The files of an older state go once the manifest of the newest one is sure to stay.
         let settled = sync_dir(dir).is_ok();
+        let last_number = AtomicU64::new(last_number(dir));
         if settled && (manifest.is_some() || !is_finished(dir)) {
-            remove_others(dir, manifest.as_deref());
+            remove_others(dir, manifest.as_deref(), &BTreeSet::new());
         }
         let mut state = store.state()?;
         forget_older(&mut state, &mut snapshot);
-        let inner = Inner { state, snapshot, settled, live: None, found: vec![], lost: false };
+        // Few writes that were not published are read now, many when they are published.
+        let recent = match &snapshot {
+            Some(snapshot) if !damaged && snapshot.manifest.sequence == state.sequence => {
+                Some(Arc::new(State::published(snapshot.clone())))
+            }
+            _ => None,
+        };
+        let (live, found, lost, epoch) = (None, vec![], false, 0);
+        let inner = Inner { state, snapshot, damaged, recent, epoch, live, found, lost };
         Ok(Self {
             dir: dir.into(),
             config: store.config().clone(),
             inner: Mutex::new(inner),
+            publishing: Mutex::new(Publishing { settled }),
+            merging: Mutex::default(),
             commit: GroupCommit::default(),
             store: RwLock::new(store),
             reopened: AtomicUsize::new(0),
             durability,
+            last_number,
+            being_written: Mutex::default(),
             _lock: lock,
         })
     }

@@ -4,31 +4,37 @@ mod attributes;
 mod creation;
 mod group_commit;
 mod lock;
+mod merging;
 mod publication;
 mod recovery;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use self::group_commit::GroupCommit;
 pub(crate) use self::lock::{LOCK, lock};
+pub use self::merging::MergeOptions;
 use self::recovery::Ticket;
 use crate::backend::vector_index::check_vectors;
 use crate::config::{Durability, IndexConfig, Memory};
 use crate::error::{IndexError, Result};
 use crate::item::{Item, MAX_KEY_BYTES, NewItem};
 use crate::reader::Index;
-use crate::segment::delta::{Delta, Live, State};
+use crate::segment::delta::Delta;
 use crate::segment::manifest::FILE_NAME;
 use crate::segment::snapshot::Snapshot;
+use crate::segment::state::{Live, State};
 use crate::store::disk_space;
 use crate::store::{self, Change, Store};
 
 /// How much of the disk the store takes for what is written to it, until it reclaims what is out of date.
 const STORED_TIMES: u64 = 3;
+
+/// Bytes of vectors written since a publication that are kept in memory where no reader of this process needs them.
+const HELD_BYTES: usize = 16 << 20;
 
 /// An index open for writing. There is one writer of an index at a time, on one machine; its methods can be called from several
 /// threads. What [`Self::upsert`] and [`Self::delete`] acknowledged is kept as the index's [`Durability`] promises;
@@ -37,31 +43,67 @@ const STORED_TIMES: u64 = 3;
 /// # After an error of the disk
 /// The next call opens the store again and goes on with what it then holds, so a call that failed can be repeated.
 /// [`Self::fault`] tells whether the writer waits for that.
+///
+/// # Locks
+/// Merging and compacting take `merging`, then `publishing`, then `inner`, then `store`; nobody takes an earlier one while
+/// holding a later one. Writes take `inner` and `store` alone, which nobody holds over long work.
 pub struct IndexWriter {
     dir: PathBuf,
     config: IndexConfig,
-    /// Taken before `store`, never while holding it.
     inner: Mutex<Inner>,
+    /// Held while a new state is prepared and published.
+    publishing: Mutex<Publishing>,
+    /// Held while segments are merged.
+    merging: Mutex<()>,
     commit: GroupCommit,
     store: RwLock<Store>,
     /// How often the store was opened again; changes with `store`.
     reopened: AtomicUsize,
     durability: Durability,
+    /// The last number given to a segment or a state.
+    last_number: AtomicU64,
+    /// Segments whose files no manifest names yet.
+    being_written: Mutex<BTreeSet<u64>>,
     _lock: File,
+}
+
+struct Publishing {
+    /// Whether the manifest is sure to be there after a power cut.
+    settled: bool,
 }
 
 struct Inner {
     state: store::State,
-    /// The newest published state: what the manifest on the disk names.
+    /// The newest published state: what the manifest on the disk names, but for damaged segments.
     snapshot: Option<Arc<Snapshot>>,
-    /// Whether that manifest is sure to be there after a power cut.
-    settled: bool,
+    /// Whether segments of the published state are missing from `snapshot`: the next publication makes them again.
+    damaged: bool,
+    /// The published state with all writes since. `None` if these are too many to keep in memory and no reader of this
+    /// process needs them; then they are in the store alone.
+    recent: Option<Arc<State>>,
+    /// Counts up whenever `recent` is read from the store.
+    epoch: u64,
     /// What readers of this process share with the writer, once there are any.
     live: Option<Arc<Live>>,
     /// Number of the last write that was found each time the store was opened again.
     found: Vec<u64>,
     /// Whether writes were lost that nobody was told of.
     lost: bool,
+}
+
+impl Inner {
+    /// Makes a state the one that writes go on from, and that readers see.
+    fn show(&mut self, state: Arc<State>) {
+        if let Some(live) = &self.live {
+            live.swap(state.clone());
+        }
+        self.recent = Some(state);
+    }
+
+    /// Whether readers of this process see every write.
+    fn has_readers(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| Arc::strong_count(live) > 1)
+    }
 }
 
 impl IndexWriter {
@@ -188,18 +230,20 @@ impl IndexWriter {
             return Ok(ticket);
         }
         inner.state = state;
-        // Readers of this process see the batch from here on; without any there is nothing to keep in memory for.
-        match &inner.live {
-            Some(live) if Arc::strong_count(live) > 1 => {
-                let now = live.state();
-                let deleted: Vec<u64> = change.deletes.iter().map(|d| d.0).collect();
-                let items = change.upserts.iter().map(|(id, item, _)| (*item).clone().with_id(*id)).collect();
-                let vectors: Vec<f32> = change.upserts.iter().flat_map(|u| u.2.iter().copied()).collect();
-                let delta = now.delta.with(&deleted, items, &vectors, self.config.dim);
-                live.swap(State { snapshot: now.snapshot.clone(), delta });
-            }
-            _ => inner.live = None,
+        if !inner.has_readers() {
+            inner.live = None;
         }
+        let Some(recent) = &inner.recent else { return Ok(ticket) };
+        let bytes = recent.delta.bytes() + change.upserts.len() * self.config.dim * 4;
+        if bytes > HELD_BYTES && inner.live.is_none() {
+            inner.recent = None;
+            return Ok(ticket);
+        }
+        let deleted: Vec<u64> = change.deletes.iter().map(|d| d.0).collect();
+        let items = change.upserts.iter().map(|(id, item, _)| (*item).clone().with_id(*id)).collect();
+        let vectors: Vec<f32> = change.upserts.iter().flat_map(|u| u.2.iter().copied()).collect();
+        let next = Arc::new(recent.with(&deleted, items, &vectors));
+        inner.show(next);
         Ok(ticket)
     }
 
@@ -208,19 +252,23 @@ impl IndexWriter {
     pub fn reader(&self) -> Result<Index> {
         let mut inner = self.inner();
         self.reopen_failed(&mut inner)?;
-        let live = match &inner.live {
-            Some(live) => live.clone(),
-            None => {
-                let snapshot = match &inner.snapshot {
-                    Some(snapshot) => snapshot.clone(),
-                    None => Arc::new(Snapshot::open(&self.dir, Memory::Auto)?),
-                };
-                let delta = delta_since(&self.store(), &snapshot)?;
-                let live = Arc::new(Live::new(State { snapshot, delta }));
-                inner.live = Some(live.clone());
-                live
-            }
+        if let Some(live) = &inner.live {
+            return Ok(Index::from_live(&self.dir, live.clone()));
+        }
+        let snapshot = match &inner.snapshot {
+            Some(snapshot) if !inner.damaged => snapshot.clone(),
+            // Says what is wrong with it.
+            _ => Arc::new(Snapshot::open(&self.dir, Memory::Auto)?),
         };
+        snapshot.prepare_search(Memory::Auto)?;
+        let recent = match &inner.recent {
+            Some(recent) => recent.clone(),
+            None => Arc::new(state_since(&self.store(), snapshot)?),
+        };
+        inner.epoch += u64::from(inner.recent.is_none());
+        let live = Arc::new(Live::new(recent.clone()));
+        inner.recent = Some(recent);
+        inner.live = Some(live.clone());
         Ok(Index::from_live(&self.dir, live))
     }
 
@@ -244,8 +292,8 @@ impl IndexWriter {
     }
 }
 
-/// What the store holds beyond a published state.
-fn delta_since(store: &Store, snapshot: &Snapshot) -> Result<Delta> {
+/// A published state and what the store holds beyond it.
+fn state_since(store: &Store, snapshot: Arc<Snapshot>) -> Result<State> {
     let sequence = snapshot.manifest.sequence;
     if store.forgotten()? > sequence {
         let path = store.path().with_file_name(FILE_NAME);
@@ -258,7 +306,8 @@ fn delta_since(store: &Store, snapshot: &Snapshot) -> Result<Delta> {
             _ => gone.push(id),
         }
     }
-    Ok(Delta::default().with(&gone, items, &vectors, store.config().dim))
+    let delta = Delta::default().with(&gone, items, &vectors, store.config().dim);
+    Ok(State::of(snapshot, delta))
 }
 
 fn check_item(item: &NewItem) -> Result<()> {

@@ -1,13 +1,12 @@
 //! Going on after the disk failed: memory follows the disk.
 
-use std::sync::TryLockError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, TryLockError};
 
 use super::creation::forget_older;
-use super::{IndexWriter, Inner, delta_since};
+use super::{IndexWriter, Inner, state_since};
 use crate::config::Durability;
 use crate::error::{IndexError, Result};
-use crate::segment::delta::State;
 use crate::store::Store;
 
 /// A write that waits for its durability.
@@ -47,18 +46,16 @@ impl IndexWriter {
         let (found, expected) = (state.sequence, inner.state.sequence);
         let mut snapshot = inner.snapshot.clone();
         forget_older(&mut state, &mut snapshot);
-        let live = match &inner.live {
-            Some(live) => {
-                let snapshot = live.state().snapshot.clone();
-                let delta = delta_since(&fresh, &snapshot)?;
-                Some((live, State { snapshot, delta }))
-            }
+        let recent = match &inner.live {
+            Some(live) => Some(Arc::new(state_since(&fresh, live.state().snapshot.clone())?)),
             None => None,
         };
         // From here on nothing fails.
-        if let Some((live, state)) = live {
-            live.swap(state);
+        match recent {
+            Some(recent) => inner.show(recent),
+            None => inner.recent = None,
         }
+        inner.epoch += 1;
         inner.snapshot = snapshot;
         inner.state = state;
         inner.found.push(found);

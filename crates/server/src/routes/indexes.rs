@@ -105,7 +105,7 @@ fn view(shelf: &Shelf, app: &Shared) -> IndexView {
         },
         generation: manifest.generation,
         unpublished: shelf.unpublished(),
-        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        bytes: manifest.bytes(),
         report: has_report(app, &shelf.name),
     }
 }
