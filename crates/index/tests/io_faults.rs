@@ -11,7 +11,7 @@ mod faults;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -203,16 +203,9 @@ struct Ended {
     text: String,
 }
 
-fn run_child(faults: &Faults, dir: &Path, how: &str, at: usize, action: Action) -> Ended {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-        .env(CHILD, format!("{how}:{}", dir.display()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    faults.load(&mut command, dir, ALL, at, action);
-    let mut child = command.spawn().unwrap();
+/// Status and error output of a child; the output alone if the child hangs.
+fn run_to_its_end(command: &mut Command) -> std::result::Result<(ExitStatus, String), String> {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let stderr = child.stderr.take().unwrap();
     let (send, receive) = mpsc::channel();
     let reading = std::thread::spawn(move || {
@@ -222,11 +215,23 @@ fn run_child(faults: &Faults, dir: &Path, how: &str, at: usize, action: Action) 
     });
     if receive.recv_timeout(PATIENCE).is_err() {
         child.kill().unwrap();
-        let text = reading.join().unwrap();
-        panic!("{how}, {action:?} at {at}: the child hangs\n{text}\n{:?}", faults.met());
+        child.wait().unwrap();
+        return Err(reading.join().unwrap());
     }
-    let status = child.wait().unwrap();
-    let text = reading.join().unwrap();
+    Ok((child.wait().unwrap(), reading.join().unwrap()))
+}
+
+fn run_child(faults: &Faults, dir: &Path, how: &str, at: usize, action: Action) -> Ended {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(CHILD, format!("{how}:{}", dir.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    faults.load(&mut command, dir, ALL, at, action);
+    let (status, text) = run_to_its_end(&mut command).unwrap_or_else(|text| {
+        panic!("{how}, {action:?} at {at}: the child hangs\n{text}\n{:?}", faults.met())
+    });
     assert!(status.success(), "{how}, {action:?} at {at}: {:?}\n{text}", faults.met());
     let (mut done, mut open) = (vec![], None);
     for line in text.lines().filter_map(|line| line.strip_prefix('@')) {
@@ -367,9 +372,9 @@ fn a_large_batch_that_is_cut_short_damages_nothing() {
             .env(WIDE_CHILD, &dir)
             .stdin(Stdio::null());
         faults.load(&mut command, &dir.join("store/blobs"), CREATE | WRITE, at, Action::Fail);
-        let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{at}: {text}");
+        let (status, text) = run_to_its_end(&mut command)
+            .unwrap_or_else(|text| panic!("{at}: the child hangs\n{text}\n{:?}", faults.met()));
+        assert!(status.success(), "{at}: {text}");
         (parent, dir, text)
     };
     let whole = run(0);

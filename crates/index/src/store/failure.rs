@@ -2,9 +2,13 @@
 //! through it any more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
-use super::Store;
+use super::{Store, flush};
 use crate::error::{IndexError, Result};
+
+/// How long the log of a store that met an error may take to be flushed.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a store is used no more.
 #[derive(Debug, Clone)]
@@ -54,6 +58,20 @@ impl Store {
         }
     }
 
+    /// Notes that reading met an error, if it was one of a write: sled ends splits of pages that it meets on its way, and a
+    /// write of that which fails can keep the log from ever being written to its end.
+    pub(super) fn fail_reading(&self, error: &IndexError) {
+        if matches!(error, IndexError::StoreDamaged { .. }) {
+            return;
+        }
+        let (db, began) = (&self.trees().db, Instant::now());
+        let is_stuck = || began.elapsed() > PATIENCE;
+        let flushed = catch_unwind(AssertUnwindSafe(|| flush::flush(db, is_stuck)));
+        if !matches!(flushed, Ok(Ok(()))) {
+            self.fail(error, false);
+        }
+    }
+
     /// Closes a store that failed, so that it can be opened again. An error if that cannot be done in this process.
     pub(crate) fn close(&mut self) -> Result<()> {
         if self.is_cut_short() {
@@ -74,10 +92,20 @@ impl Store {
         Ok(())
     }
 
+    /// Closes sled's trees. sled flushes its log then, and would wait for ever where a write of it failed: the log is
+    /// flushed here first, so that nothing is left to wait for, or sled knows of the error.
     fn drop_trees(&mut self) {
-        let trees = self.trees.take();
+        let Some(trees) = self.trees.take() else { return };
+        let (began, has_failed) = (Instant::now(), self.failure().is_some());
+        let is_stuck = || has_failed && began.elapsed() > PATIENCE;
         // sled panics if its last sync fails.
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(trees)));
+        let flushed = catch_unwind(AssertUnwindSafe(|| flush::flush(&trees.db, is_stuck)));
+        if matches!(flushed, Ok(Ok(()))) || trees.db.context.global_error().is_err() {
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(trees)));
+        } else {
+            // Left open: nothing of it reaches the disk any more.
+            std::mem::forget(trees);
+        }
     }
 }
 

@@ -296,7 +296,7 @@ impl Store {
 
     fn read<T>(&self, work: impl FnOnce(&Trees) -> Result<T, sled::Error>) -> Result<T> {
         self.check()?;
-        guarded(&self.path, || work(self.trees()))
+        guarded(&self.path, || work(self.trees())).inspect_err(|error| self.fail_reading(error))
     }
 
     /// Runs work that writes. If it fails, the store is used no more.
