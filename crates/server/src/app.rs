@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use semblance_embed::{Embedder, ModelSource};
+use semblance_index::Cancel;
 use semblance_query::{QueryError, engine};
 use serde::Serialize;
 
@@ -29,6 +30,10 @@ pub(crate) type Shared = Arc<App>;
 const FILES: usize = 32;
 /// Changes that are written at once: they share syncs of the disk.
 const WRITES: usize = 32;
+/// Indexes that are published at once.
+const PUBLICATIONS: usize = 4;
+/// Indexes whose segments are merged at once: it is no hurry, and takes processors from searches.
+const MERGES: usize = 1;
 
 /// The served indexes, and what bounds the work on them.
 pub(crate) struct App {
@@ -47,6 +52,12 @@ pub(crate) struct App {
     pub(crate) files: Lane,
     /// Changes of indexes.
     pub(crate) writes: Lane,
+    /// Publications: of several indexes at the same time.
+    pub(crate) publications: Lane,
+    /// Merges of segments, which take long.
+    pub(crate) merges: Lane,
+    /// Cancelled when the server stops.
+    pub(crate) merging: Cancel,
     stopping: AtomicBool,
 }
 
@@ -92,6 +103,9 @@ impl App {
             searches: Lane::new("searches", 2 * processors, limits.waiting),
             files: Lane::new("pictures", FILES, limits.waiting),
             writes: Lane::new("changes", WRITES, limits.waiting),
+            publications: Lane::new("publications", PUBLICATIONS, usize::MAX),
+            merges: Lane::new("merges", MERGES, usize::MAX),
+            merging: Cancel::default(),
             rates: Rates::new(config.request_rate),
             repeated: Arc::default(),
             stopping: AtomicBool::new(false),
@@ -118,7 +132,15 @@ impl App {
 
     /// From now on the server is not ready.
     pub(crate) fn stop(&self) {
+        self.merging.cancel();
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The most threads on which work may take its time: those of all lanes.
+    pub(crate) fn blocking_threads(config: &ServerConfig) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let decoders = if config.limits.decoders == 0 { processors } else { config.limits.decoders };
+        decoders + 2 * processors + FILES + WRITES + PUBLICATIONS + MERGES
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

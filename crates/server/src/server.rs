@@ -4,9 +4,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use semblance_index::{Cancel, IndexError};
 use semblance_query::pictures::{CatalogueRoot, Survey};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
@@ -14,6 +16,7 @@ use crate::config::ServerConfig;
 use crate::error::{Result, ServerError};
 use crate::http::proxy::{base_path, public_host};
 use crate::network::{self, NetworkConfig, read_tls};
+use crate::problem::Answer;
 use crate::routes::router;
 use crate::shelf::Shelf;
 
@@ -56,6 +59,8 @@ impl Server {
         if config.threads > 0 {
             builder.worker_threads(config.threads);
         }
+        // What the lanes let through at once, and what the system's name resolution needs.
+        builder.max_blocking_threads(App::blocking_threads(&config) + 4);
         let runtime = builder.enable_all().build();
         let runtime =
             runtime.map_err(|source| ServerError::System { what: "cannot start threads", source })?;
@@ -106,14 +111,18 @@ impl Server {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let (stop, stopping) = watch::channel(false);
             tokio::spawn(stop_on_signal(app.clone(), stop));
-            let tending = tokio::spawn(tend(app.clone()));
+            let mut tending = JoinSet::new();
+            for shelf in app.shelves.values() {
+                tending.spawn(publish_in_rounds(app.clone(), shelf.clone()));
+                tending.spawn(merge_in_rounds(app.clone(), shelf.clone()));
+            }
             let config = NetworkConfig {
                 connections: limits.connections,
                 idle_time: limits.idle_time,
                 shutdown_time: limits.shutdown_time,
             };
             network::serve(listener, tls, router(app.clone()), config, stopping).await;
-            tending.abort();
+            tending.abort_all();
             // Changes whose client went away are finished, too.
             if !app.writes.drain(limits.shutdown_time).await {
                 tracing::error!("changes are still being written: the server stops without waiting for them");
@@ -162,17 +171,30 @@ async fn stop_on_signal(app: Arc<App>, stop: watch::Sender<bool>) {
     let _ = stop.send(true);
 }
 
-/// Looks after the indexes: publishes what was written, takes up what others published.
-async fn tend(app: Arc<App>) {
+/// Publishes what was written to an index, and takes up what other processes published.
+async fn publish_in_rounds(app: Arc<App>, shelf: Arc<Shelf>) {
     loop {
         tokio::time::sleep(ROUND).await;
-        for shelf in app.shelves.values().cloned() {
-            let name = shelf.name.clone();
-            match tokio::task::spawn_blocking(move || shelf.tend()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(index = name, %error, "could not be looked after"),
-                Err(error) => tracing::error!(index = name, %error, "looking after it panicked"),
-            }
-        }
+        let tended = shelf.clone();
+        let done = app.publications.run(&Cancel::default(), move || Ok(tended.tend())).await;
+        report(&shelf.name, "could not be published", done);
+    }
+}
+
+/// Merges segments of an index. Writes, searches and publications go on meanwhile.
+async fn merge_in_rounds(app: Arc<App>, shelf: Arc<Shelf>) {
+    while !app.is_stopping() {
+        tokio::time::sleep(ROUND).await;
+        let (merged, cancel) = (shelf.clone(), app.merging.clone());
+        let done = app.merges.run(&app.merging, move || Ok(merged.merge(&cancel))).await;
+        report(&shelf.name, "its segments could not be merged", done);
+    }
+}
+
+fn report(index: &str, what: &str, done: Answer<std::result::Result<(), IndexError>>) {
+    match done {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(index, %error, "{what}"),
+        Err(_) => tracing::error!(index, "{what}: it panicked, or the server stops"),
     }
 }

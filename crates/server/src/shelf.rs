@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use semblance_embed::transform::EvalTransform;
-use semblance_index::{Cancel, Index, IndexError, IndexWriter};
-
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use semblance_index::{Cancel, Index, IndexError, IndexWriter, MergeOptions};
 
 use crate::batcher::Batcher;
 use crate::config::IndexSource;
@@ -46,8 +44,8 @@ pub(crate) struct Shelf {
     pub(crate) remark: Option<String>,
     /// One write of a key at a time: a key has one of these.
     keys: [Mutex<()>; 64],
-    /// Writes share it; publishing, which would make them wait in the middle, has it alone.
-    publishing: Arc<RwLock<()>>,
+    /// One publication at a time.
+    publishing: Mutex<()>,
     changes: AtomicU64,
     unpublished: Mutex<Unpublished>,
     facets: Mutex<Option<KnownFacets>>,
@@ -119,7 +117,7 @@ impl Shelf {
             writer,
             remark,
             keys: std::array::from_fn(|_| Mutex::new(())),
-            publishing: Arc::default(),
+            publishing: Mutex::default(),
             changes: AtomicU64::new(0),
             unpublished: Mutex::new(Unpublished { changes: 0, last: Instant::now() }),
             facets: Mutex::new(None),
@@ -136,11 +134,6 @@ impl Shelf {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         unpoisoned(&self.keys[hasher.finish() as usize % self.keys.len()])
-    }
-
-    /// The right to write at all, which waits for a publication to end. Whoever gives up waiting has changed nothing.
-    pub(crate) async fn turn(&self) -> OwnedRwLockReadGuard<()> {
-        self.publishing.clone().read_owned().await
     }
 
     /// To be called after every change.
@@ -167,7 +160,7 @@ impl Shelf {
     /// Makes what was written part of the searchable files, so that other processes see it too.
     pub(crate) fn publish(&self) -> Result<(), IndexError> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        let _alone = self.publishing.blocking_write();
+        let _one = unpoisoned(&self.publishing);
         let before = std::mem::replace(&mut unpoisoned(&self.unpublished).changes, 0);
         if before == 0 {
             return Ok(());
@@ -191,6 +184,22 @@ impl Shelf {
                 *unpublished = Unpublished { changes: unpublished.changes + before, last: Instant::now() };
                 Err(error)
             }
+        }
+    }
+
+    /// Merges segments, if that is due.
+    pub(crate) fn merge(&self, cancel: &Cancel) -> Result<(), IndexError> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let options = MergeOptions { cancel: cancel.clone(), ..MergeOptions::default() };
+        let started = Instant::now();
+        match writer.merge(&options, &|_progress| {}) {
+            Ok(None) | Err(IndexError::Cancelled) => Ok(()),
+            Ok(Some(manifest)) => {
+                let (segments, seconds) = (manifest.segments.len(), started.elapsed().as_secs_f32());
+                tracing::info!(index = self.name, segments, seconds, "merged");
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -1,14 +1,6 @@
-//! Changes on their way into the index: in turn, once per `Idempotency-Key`, cancelled before their commit or not at all.
+//! Changes on their way into the index: once per `Idempotency-Key`, cancelled before their commit or not at all.
 
 use std::sync::Arc;
-
-use axum::body::Bytes;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
-use semblance_index::{IndexError, Item, NewItem};
-use semblance_query::catalog;
-use serde::Serialize;
-use tokio::sync::OwnedRwLockReadGuard;
 
 use super::description::Description;
 use super::writer;
@@ -18,6 +10,12 @@ use crate::problem::{Answer, Problem};
 use crate::shelf::Shelf;
 use crate::view::ItemView;
 use crate::work::{Begun, Lane, Pending, Reply, RequestHash, Work};
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use semblance_index::{IndexError, Item, NewItem};
+use semblance_query::catalog;
+use serde::Serialize;
 
 /// A photograph that is to be an item's.
 pub(super) struct NewPhoto {
@@ -50,7 +48,7 @@ pub(super) async fn start(
     })
 }
 
-/// Makes a change once it is its turn. It calls [`Work::begin_commit`] before it writes the index.
+/// Makes a change on a thread where it may take its time. It calls [`Work::begin_commit`] before it writes the index.
 pub(super) async fn commit<T: Serialize>(
     app: &App,
     shelf: Arc<Shelf>,
@@ -58,20 +56,16 @@ pub(super) async fn commit<T: Serialize>(
     pending: Option<Pending>,
     change: impl FnOnce(&Shelf) -> Answer<(StatusCode, T)> + Send + 'static,
 ) -> Answer<Response> {
-    // A publication takes its time: waiting for it here can be given up, waiting for the writer could not.
-    let turn = shelf.turn().await;
-    in_turn(&app.writes, turn, work, pending, move || change(&shelf)).await
+    in_lane(&app.writes, work, pending, move || change(&shelf)).await
 }
 
-async fn in_turn<T: Serialize>(
+async fn in_lane<T: Serialize>(
     lane: &Lane,
-    turn: OwnedRwLockReadGuard<()>,
     work: &Work,
     pending: Option<Pending>,
     change: impl FnOnce() -> Answer<(StatusCode, T)> + Send + 'static,
 ) -> Answer<Response> {
     let done = lane.run(work.cancel(), move || {
-        let _turn = turn;
         let (status, body) = change()?;
         let reply = Reply { status, json: serde_json::to_vec(&body).map_err(Problem::internal)?.into() };
         if let Some(pending) = pending {
@@ -151,24 +145,22 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
     use std::time::Duration;
 
-    use axum::http::StatusCode as S;
-    use tokio::sync::RwLock;
-
     use super::*;
     use crate::work::{Idempotency, in_time};
+    use axum::http::StatusCode as S;
+    use semblance_index::Cancel;
 
     /// An index that takes changes, and counts them.
     struct Fixture {
         lane: Lane,
-        publishing: Arc<RwLock<()>>,
         repeated: Arc<Idempotency>,
         committed: Arc<AtomicUsize>,
     }
 
     impl Fixture {
         fn new() -> Self {
-            let (publishing, repeated, committed) = Default::default();
-            Self { lane: Lane::new("changes", 4, 16), publishing, repeated, committed }
+            let (repeated, committed) = Default::default();
+            Self { lane: Lane::new("changes", 4, 16), repeated, committed }
         }
 
         /// A request with this key whose commit takes until `end` says something, if it is given.
@@ -179,7 +171,6 @@ mod tests {
                     Begun::New(pending) => pending,
                     Begun::Done(reply) => return reply.replayed(),
                 };
-                let turn = self.publishing.clone().read_owned().await;
                 let (of, committed) = (work.clone(), self.committed.clone());
                 let change = move || {
                     of.begin_commit()?;
@@ -189,7 +180,7 @@ mod tests {
                     committed.fetch_add(1, SeqCst);
                     Ok((S::CREATED, "done"))
                 };
-                in_turn(&self.lane, turn, &work, Some(pending), change).await.into_response()
+                in_lane(&self.lane, &work, Some(pending), change).await.into_response()
             };
             in_time(limit, work.clone(), answer).await.status()
         }
@@ -199,13 +190,25 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_write_that_waits_for_a_publication_is_given_up_and_changes_nothing() {
-        let fixture = Fixture::new();
-        let publication = fixture.publishing.write().await;
+    async fn a_write_that_waits_for_a_place_is_given_up_and_changes_nothing() {
+        let fixture = Arc::new(Fixture::new());
+        // Four changes that hang have all places.
+        let (hanging, ends): (Vec<_>, Vec<_>) = (0..4)
+            .map(|_| {
+                let (fixture, (end, wait)) = (fixture.clone(), channel::<()>());
+                let hang = move || Ok(wait.recv().is_err());
+                let hang = async move { fixture.lane.run(&Cancel::default(), hang).await };
+                (tokio::spawn(hang), end)
+            })
+            .unzip();
+        while fixture.lane.drain(Duration::from_millis(1)).await {}
         for _ in 0..4 {
             assert_eq!(fixture.request(SHORT, "a", None).await, S::SERVICE_UNAVAILABLE);
         }
-        drop(publication);
+        drop(ends);
+        for hanging in hanging {
+            hanging.await.unwrap().unwrap();
+        }
         assert!(fixture.lane.drain(LONG).await);
         assert_eq!(fixture.committed.load(SeqCst), 0, "what was answered with 503 was not done");
         assert_eq!(fixture.request(LONG, "a", None).await, S::CREATED);
