@@ -161,11 +161,7 @@ pub(super) fn shape(path: &Path) -> Result<(u64, Option<usize>)> {
 }
 
 /// Calls `each` with the rows, so many at a time; returns how many there are.
-pub(super) fn read(
-    path: &Path,
-    dim: usize,
-    each: &mut Store<'_>,
-) -> Result<u64> {
+pub(super) fn read(path: &Path, dim: usize, each: &mut Store<'_>) -> Result<u64> {
     let reader = open(path)?;
     let (mut items, mut vectors, mut done) = (vec![], vec![], 0);
     let mut rows = rows(&reader, path)?.peekable();
