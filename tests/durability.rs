@@ -48,9 +48,12 @@ fn vectors_come_in_change_and_go_out() {
     assert_eq!(unknown.code, 1);
     assert!(unknown.stderr.contains("p3.jpg"), "{}", unknown.stderr);
 
-    for (format, file) in
-        [("npy", "vectors.npy"), ("safetensors", "vectors.safetensors"), ("parquet", "index.parquet")]
-    {
+    for (format, file) in [
+        ("npy", "vectors.npy"),
+        ("safetensors", "vectors.safetensors"),
+        ("parquet", "index.parquet"),
+        ("jsonl", "vectors.jsonl"),
+    ] {
         let out = format!("out-{format}");
         assert_eq!(
             done(&dir, &["export", "--index", "shop", "--out", &out, "--format", format])["items"],

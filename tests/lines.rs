@@ -19,14 +19,15 @@ fn standard_output_has_a_line_a_picture_and_nothing_else() {
     let output = embed(&dir, &["--out", "-"]).exits(0).complains_of(&["48 vectors"]);
     let found = lines(&output.stdout);
     embed(&dir, &["--out", "vectors", "-q"]).exits(0);
-    let table = std::fs::read_to_string(dir.path("vectors/items.csv")).unwrap();
+    let table = std::fs::read_to_string(dir.path("vectors/items.jsonl")).unwrap();
     let numbers = std::fs::read(dir.path("vectors/vectors.npy")).unwrap();
     let dim = found[0]["vector"].as_array().unwrap().len();
     let numbers = &numbers[numbers.len() - 48 * dim * 4..];
-    assert_eq!(found.len(), table.lines().count() - 1);
-    for (i, (line, row)) in found.iter().zip(table.lines().skip(1)).enumerate() {
-        let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-        assert_eq!([text("path"), text("class"), text("super_class")].join(","), row);
+    assert_eq!(found.len(), table.lines().count());
+    for (i, (line, row)) in found.iter().zip(lines(&table)).enumerate() {
+        for field in ["key", "class", "super_class", "metadata"] {
+            assert_eq!(line[field], row[field], "{field}");
+        }
         for (j, value) in line["vector"].as_array().unwrap().iter().enumerate() {
             let at = (i * dim + j) * 4;
             let wanted = f32::from_le_bytes(numbers[at..at + 4].try_into().unwrap());
@@ -69,6 +70,6 @@ fn broken_photographs_are_named_and_have_no_line() {
     let output = embed(&dir, &["--out", "-", "-q"]).exits(0).complains_of(&[&broken, "skipped"]);
     let found = lines(&output.stdout);
     assert_eq!(found.len(), 47);
-    assert!(found.iter().all(|line| line["path"] != broken.as_str()));
+    assert!(found.iter().all(|line| line["key"] != broken.as_str()));
     embed(&dir, &["--out", "-", "--strict"]).exits(2).complains_of(&[&broken]);
 }

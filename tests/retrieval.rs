@@ -131,8 +131,41 @@ fn vectors_are_written_with_their_paths() {
     assert!(npy.starts_with(b"\x93NUMPY\x01\x00"));
     let dim = summary["dim"].as_u64().unwrap();
     assert_eq!(npy.len() as u64, 128 + 48 * dim * 4);
-    let table = std::fs::read_to_string(dir.path("vectors/items.csv")).unwrap();
-    assert_eq!(table, std::fs::read_to_string(dir.path("cat/products.csv")).unwrap());
+    let items = std::fs::read_to_string(dir.path("vectors/items.jsonl")).unwrap();
+    let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_owned();
+    let row = |line| {
+        let item: Value = serde_json::from_str(line).unwrap();
+        ["key", "class", "super_class"].map(|field| text(&item, field)).join(",")
+    };
+    let table = std::fs::read_to_string(dir.path("cat/products.csv")).unwrap();
+    assert!(items.lines().map(row).eq(table.lines().skip(1).map(str::to_owned)));
+    // What was embedded can be imported from each file, and searched by photograph with the model it names.
+    dir.run(["embed", "--data", "cat", "--out", "lines/vectors.jsonl"].into_iter().chain(MODEL)).exits(0);
+    for (name, file) in [
+        ("npy", "vectors/vectors.npy"),
+        ("safe", "vectors/vectors.safetensors"),
+        ("lines", "lines/vectors.jsonl"),
+    ] {
+        let fingerprint = summary["model"].as_str().unwrap();
+        let import = ["index", "import", file, "--index", name, "--fingerprint", fingerprint, "--json"];
+        let imported = dir.run(import).exits(0).json();
+        assert_eq!((&imported["imported"], &imported["replaced"]), (&48.into(), &0.into()));
+        let all = |name: &str| {
+            let index = Index::open(dir.path(format!("index-data/{name}"))).unwrap();
+            let mut all = vec![];
+            index
+                .for_each(|item, vector| {
+                    all.push((item, vector.to_vec()));
+                    Ok(())
+                })
+                .unwrap();
+            all
+        };
+        assert_eq!(all(name), all("npy"));
+    }
+    let found = dir.run(["search", &first_photo(&dir), "--index", "npy", "--json"]).exits(0);
+    assert!(found.stdout.contains("score"), "{}", found.stdout);
+    std::fs::remove_dir_all(dir.path("index-data")).unwrap();
     // A second run would write over them: refused, and the files stay.
     let before = dir.snapshot();
     dir.run(embed.into_iter().chain(MODEL)).exits(2).complains_of(&["vectors", "not empty"]);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use semblance_embed::extract::Extracted;
 use semblance_embed::{Embedder, dataset::Dataset};
-use semblance_query::{Embedded, export, lines};
+use semblance_index::{Embeddings, ExportFormat, NewItem, write_embeddings};
+use semblance_query::{Embedded, catalog, export, lines};
 use serde_json::json;
 
 use crate::exit::Exit;
@@ -18,7 +19,8 @@ use crate::start;
 pub(crate) fn run(args: &EmbedArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
     inputs::refuse_left_out(&dataset, &args.extract)?;
-    let embedder = Embedder::open(&inputs::required_model(&args.model)?)?;
+    let source = inputs::required_model(&args.model)?;
+    let embedder = Embedder::open(&source)?;
     start::warn_of_drawn(&embedder, &dataset, printer);
     let is_file = args.out.extension().is_some_and(|extension| extension == "jsonl");
     if args.out == Path::new("-") || is_file {
@@ -29,14 +31,15 @@ pub(crate) fn run(args: &EmbedArgs, printer: Printer) -> anyhow::Result<Exit> {
     let config = inputs::extract(&args.extract, printer.threads);
     let embedded = Embedded::new(&embedder, &dataset, &config, &mut |done| bar.set(done, dataset.len()))?;
     drop(bar);
-    let files = export::write(
+    let items: Vec<NewItem> = embedded.samples.iter().map(|sample| lines::item(sample)).collect();
+    let files = write_embeddings(
         &args.out,
-        &export::Vectors {
-            dim: embedded.dim,
-            values: &embedded.vectors,
-            samples: &embedded.samples,
-            model: embedder.fingerprint(),
-            catalogue: &dataset.name,
+        &[ExportFormat::Safetensors, ExportFormat::Npy],
+        &Embeddings {
+            items: &items,
+            vectors: &embedded.vectors,
+            config: &catalog::index_config(&dataset, &embedder, &source),
+            labels: &[("model", embedder.fingerprint()), ("catalogue", &dataset.name)],
         },
     )?;
     let extracted = Extracted { embedded: embedded.samples.len(), failures: embedded.failures };

@@ -14,8 +14,8 @@ pub(crate) struct EmbedArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) extract: ExtractArgs,
-    /// Folder for vectors.safetensors, vectors.npy and items.csv, which must be new or empty; or a new file that ends in
-    /// .jsonl for JSON lines, one a picture: path, class, super_class, vector; or - for JSON lines on standard output while
+    /// Folder for vectors.safetensors, vectors.npy, items.jsonl and index.json, which must be new or empty; or a new file that ends in
+    /// .jsonl for JSON lines, one per picture: key, class, super_class, metadata, vector; or - for JSON lines on standard output while
     /// they are made, with the summary on standard error
     #[arg(long, value_name = "DIR|FILE.jsonl|-")]
     pub(crate) out: PathBuf,

@@ -5,7 +5,8 @@ use std::io::{BufRead as _, stdin};
 use std::path::Path;
 
 use semblance_index::{
-    Index, IndexConfig, IndexError, IndexWriter, MergeOptions, Progress, VerifyReport, export, import, verify,
+    Imported, Index, IndexConfig, IndexError, IndexWriter, MergeOptions, Progress, VerifyReport, export,
+    import, verify,
 };
 use semblance_query::catalog::{self, BuildProgress};
 use semblance_query::uploads;
@@ -178,12 +179,20 @@ pub(crate) fn read_in(args: &ImportArgs, printer: Printer) -> anyhow::Result<Exi
     if let Some(durability) = args.write.durability {
         writer.set_durability(durability);
     }
-    let (rows, manifest) = finish(printer, |progress| {
-        let rows = import(&writer, &args.vectors, args.items.as_deref(), progress)?;
-        Ok((rows, writer.finish_merged(&MergeOptions::urgent(), progress)?))
+    let (imported, manifest) = finish(printer, |progress| {
+        let imported = import(&writer, &args.vectors, args.items.as_deref(), progress)?;
+        Ok((imported, writer.finish_merged(&MergeOptions::urgent(), progress)?))
     })?;
-    printer.result(&json!({ "index": folder, "imported": rows, "items": manifest.items }), |_| {
-        format!("{}: {rows} imported, {} items\n", folder.display(), manifest.items)
+    let Imported { rows, replaced } = imported;
+    let summary = json!({ "index": folder, "imported": rows, "replaced": replaced, "items": manifest.items });
+    printer.result(&summary, |_| {
+        let twice = match replaced {
+            0 => String::new(),
+            _ => format!(
+                " ({replaced} had a key that the index or an earlier row had, and replaced that item)"
+            ),
+        };
+        format!("{}: {rows} imported{twice}, {} items\n", folder.display(), manifest.items)
     })?;
     Ok(Exit::Done)
 }

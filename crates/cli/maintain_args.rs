@@ -40,7 +40,7 @@ pub(crate) struct ExportArgs {
     /// The folder to write to; must hold no export yet
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// How to write the vectors: npy or safetensors, with the items as JSON lines, or parquet, with the items in one table
+    /// How to write the vectors: npy or safetensors, with the items as JSON lines, or parquet or jsonl, with the items in one file
     #[arg(long, value_name = "FORMAT", default_value = "npy")]
     pub(crate) format: ExportFormat,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(crate) struct ExportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// The vectors: a .npy or .safetensors file; or a .parquet file, which has the items in it
+    /// The vectors: a .npy or .safetensors file; or a .parquet or .jsonl file, which has the items in it
     #[arg(value_name = "VECTORS")]
     pub(crate) vectors: PathBuf,
     /// The items, one JSON object a line [default: items.jsonl beside the vectors]

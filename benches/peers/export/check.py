@@ -159,9 +159,8 @@ def main():
             out = room / "vectors"
             shutil.rmtree(out, ignore_errors=True)
             semblance("embed", "--data", cat, "--model", model, *flags, "--out", out)
-            items = (out / "items.csv").read_text().splitlines()
-            column = items[0].split(",").index("path")
-            return np.load(out / "vectors.npy"), [line.split(",")[column] for line in items[1:]]
+            items = (out / "items.jsonl").read_text().splitlines()
+            return np.load(out / "vectors.npy"), [json.loads(line)["key"] for line in items]
 
         def export(model, *flags):
             out = room / "exported"

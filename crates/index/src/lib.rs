@@ -67,7 +67,9 @@ pub use config::{
 pub use error::{IndexError, Result};
 pub use exact::flat_index::FlatIndex;
 pub use filter::{Filter, FilterWarning, Matcher};
-pub use import_export::{ExportFormat, ITEMS_NAME, export, import};
+pub use import_export::{
+    Embeddings, ExportFormat, ITEMS_NAME, Imported, export, import, write_embeddings, write_json_line,
+};
 pub use item::{Item, MAX_KEY_BYTES, NewItem};
 pub use reader::Index;
 pub use search::{Explain, Strategy};

@@ -7,20 +7,9 @@ use std::path::{Path, PathBuf};
 use semblance_embed::Embedder;
 use semblance_embed::dataset::{Dataset, Sample};
 use semblance_embed::extract::{ExtractConfig, Extracted, extract};
-use serde::Serialize;
+use semblance_index::{NewItem, write_json_line};
 
 use crate::error::{QueryError, Result};
-
-/// A line: the picture, its classes where they are known, its unit vector.
-#[derive(Serialize)]
-struct Line<'a> {
-    path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    class: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    super_class: Option<&'a str>,
-    vector: &'a [f32],
-}
 
 /// Embeds every picture of `dataset` and writes a line for each that can be read, in the data set's order, to `out` as soon
 /// as its batch is done; `name` is what errors call it, `progress` is told how many are done.
@@ -39,7 +28,8 @@ pub fn write(
     let mut on_batch = |rows: &[usize], vectors: &[f32]| -> Result<()> {
         let mut lines = Vec::new();
         for (row, vector) in rows.iter().zip(vectors.chunks(dim)) {
-            line(&mut lines, &dataset.samples[*row], vector).map_err(|source| at(name, source))?;
+            let item = item(&dataset.samples[*row]);
+            write_json_line(&mut lines, &item, vector).map_err(|source| at(name, source))?;
         }
         out.write_all(&lines).and_then(|()| out.flush()).map_err(|source| at(name, source))
     };
@@ -89,38 +79,12 @@ fn partial(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(format!(".{name}.partial")))
 }
 
-fn line(out: &mut Vec<u8>, sample: &Sample, vector: &[f32]) -> io::Result<()> {
-    let (class, super_class) = (sample.class.as_deref(), sample.super_class.as_deref());
-    let path = sample.key();
-    serde_json::to_writer(&mut *out, &Line { path: &path, class, super_class, vector })?;
-    out.push(b'\n');
-    Ok(())
-}
-
 fn at(path: &Path, source: io::Error) -> QueryError {
     QueryError::Write { path: path.to_owned(), source }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_has_what_is_known_of_the_picture_and_the_numbers_as_they_are() {
-        let of = |class: Option<&str>| Sample {
-            path: "a, \"b\"/1.jpg".into(),
-            class: class.map(str::to_owned),
-            super_class: None,
-            split: None,
-        };
-        let mut out = Vec::new();
-        line(&mut out, &of(Some("mug")), &[0.1, -1.0]).unwrap();
-        line(&mut out, &of(None), &[f32::MIN_POSITIVE]).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], r#"{"path":"a, \"b\"/1.jpg","class":"mug","vector":[0.1,-1.0]}"#);
-        let read: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
-        assert_eq!(read["vector"][0].as_f64().unwrap() as f32, f32::MIN_POSITIVE);
-        assert!(read.get("class").is_none());
-    }
+/// The item that a picture becomes: its key and classes.
+pub fn item(sample: &Sample) -> NewItem {
+    let (class, super_class) = (sample.class.clone(), sample.super_class.clone());
+    NewItem { class, super_class, ..NewItem::new(sample.key()) }
 }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parquet::basic::Compression;
@@ -19,15 +19,12 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value};
 
-use super::BATCH;
-use crate::config::{Progress, Stage};
+use super::{BATCH, Store, bad};
 use crate::error::{IndexError, Result};
-use crate::item::NewItem;
-use crate::reader::Index;
-use crate::writer::IndexWriter;
+use crate::item::{Item, NewItem};
 
 const SCHEMA: &str = "message items {
-    required int64 id (INTEGER(64,false));
+    optional int64 id (INTEGER(64,false));
     required binary key (STRING);
     optional binary class (STRING);
     optional binary super_class (STRING);
@@ -40,55 +37,73 @@ const GROUP: usize = 16 << 20;
 /// Rows on their way into a row group, by column.
 #[derive(Default)]
 struct Group {
-    ids: Vec<i64>,
+    ids: Vec<Option<i64>>,
     keys: Vec<ByteArray>,
     texts: [Vec<Option<ByteArray>>; 3],
     vectors: Vec<f32>,
 }
 
-/// Writes all items of a state of an index.
-pub(super) fn write(path: &Path, frozen: &Index, progress: &(dyn Fn(Progress) + Sync)) -> Result<()> {
-    let failed = |e: ParquetError| write_error(path, e);
-    let schema = Arc::new(parse_message_type(SCHEMA).map_err(failed)?);
-    let element = ColumnPath::new(["vector", "list", "element"].map(String::from).to_vec());
-    // Digits of vectors do not repeat: neither a dictionary nor compression makes them smaller.
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_column_dictionary_enabled(element.clone(), false)
-        .set_column_compression(element, Compression::UNCOMPRESSED)
-        .build();
-    let file = File::create(path).map_err(|e| IndexError::io(path, e))?;
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).map_err(failed)?;
-    let (total, dim) = (frozen.len() as u64, frozen.dim());
-    let rows = (GROUP / (4 * dim)).clamp(256, 65_536);
-    let (mut group, mut done) = (Group::default(), 0);
-    frozen.for_each(|item, vector| {
-        group.ids.push(item.id as i64);
+/// A file being written, a row at a time.
+pub(super) struct Writer {
+    path: PathBuf,
+    writer: SerializedFileWriter<File>,
+    group: Group,
+    dim: usize,
+    group_rows: usize,
+}
+
+impl Writer {
+    pub(super) fn create(path: &Path, dim: usize) -> Result<Self> {
+        let failed = |e: ParquetError| write_error(path, e);
+        let schema = Arc::new(parse_message_type(SCHEMA).map_err(failed)?);
+        let element = ColumnPath::new(["vector", "list", "element"].map(String::from).to_vec());
+        // Digits of vectors do not repeat: neither a dictionary nor compression makes them smaller.
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_column_dictionary_enabled(element.clone(), false)
+            .set_column_compression(element, Compression::UNCOMPRESSED)
+            .build();
+        let file = File::create(path).map_err(|e| IndexError::io(path, e))?;
+        let writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).map_err(failed)?;
+        let group_rows = (GROUP / (4 * dim)).clamp(256, 65_536);
+        Ok(Self { path: path.into(), writer, group: Group::default(), dim, group_rows })
+    }
+
+    pub(super) fn write(&mut self, item: &Item, with_id: bool, vector: &[f32]) -> Result<()> {
+        let group = &mut self.group;
+        group.ids.push(with_id.then_some(item.id as i64));
         group.keys.push(item.key.as_str().into());
-        let metadata = (!item.metadata.is_empty()).then(|| Value::Object(item.metadata).to_string());
-        for (column, text) in group.texts.iter_mut().zip([item.class, item.super_class, metadata]) {
-            column.push(text.map(|t| t.as_str().into()));
+        let metadata = (!item.metadata.is_empty())
+            .then(|| serde_json::to_string(&item.metadata).expect("metadata is plain data"));
+        let texts = [item.class.as_deref(), item.super_class.as_deref(), metadata.as_deref()];
+        for (column, text) in group.texts.iter_mut().zip(texts) {
+            column.push(text.map(Into::into));
         }
         group.vectors.extend_from_slice(vector);
-        done += 1;
-        if group.ids.len() == rows {
-            std::mem::take(&mut group).write(&mut writer, dim).map_err(failed)?;
-            progress(Progress { stage: Stage::Export, done, total });
-        }
-        Ok(())
-    })?;
-    if !group.ids.is_empty() {
-        group.write(&mut writer, dim).map_err(failed)?;
+        if group.keys.len() == self.group_rows { self.write_group() } else { Ok(()) }
     }
-    progress(Progress { stage: Stage::Export, done, total });
-    let file = writer.into_inner().map_err(failed)?;
-    file.sync_all().map_err(|e| IndexError::io(path, e))
+
+    fn write_group(&mut self) -> Result<()> {
+        let group = std::mem::take(&mut self.group);
+        group.write(&mut self.writer, self.dim).map_err(|e| write_error(&self.path, e))
+    }
+
+    /// Writes what is left and the footer, and syncs the file.
+    pub(super) fn finish(mut self) -> Result<()> {
+        if !self.group.keys.is_empty() {
+            self.write_group()?;
+        }
+        let file = self.writer.into_inner().map_err(|e| write_error(&self.path, e))?;
+        file.sync_all().map_err(|e| IndexError::io(&self.path, e))
+    }
 }
 
 impl Group {
     fn write(self, writer: &mut SerializedFileWriter<File>, dim: usize) -> Result<(), ParquetError> {
         let mut group = writer.next_row_group()?;
-        column::<Int64Type>(&mut group, &self.ids, None, None)?;
+        let present: Vec<i16> = self.ids.iter().map(|id| i16::from(id.is_some())).collect();
+        let ids: Vec<i64> = self.ids.into_iter().flatten().collect();
+        column::<Int64Type>(&mut group, &ids, Some(&present), None)?;
         column::<ByteArrayType>(&mut group, &self.keys, None, None)?;
         for texts in self.texts {
             let present: Vec<i16> = texts.iter().map(|t| i16::from(t.is_some())).collect();
@@ -137,37 +152,30 @@ fn open(path: &Path) -> Result<SerializedFileReader<File>> {
     })
 }
 
-fn bad(path: &Path, what: String) -> IndexError {
-    IndexError::Import { path: path.into(), what }
-}
-
-/// Dimension of the vectors: that of the first row.
-pub(super) fn dim(path: &Path) -> Result<usize> {
-    let reader = open(path)?;
-    match rows(&reader, path)?.next() {
-        Some(row) => Ok(row?.1.len()),
-        None => Err(bad(path, "it has no rows, so their dimension is unknown".into())),
-    }
-}
-
-/// Adds the rows of a file to an index; returns how many.
-pub(super) fn read(writer: &IndexWriter, path: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<u64> {
+/// Number of rows, and the dimension of the vectors: that of the first row, if there is one.
+pub(super) fn shape(path: &Path) -> Result<(u64, Option<usize>)> {
     let reader = open(path)?;
     let total = reader.metadata().file_metadata().num_rows().max(0) as u64;
-    let dim = writer.config().dim;
+    let dim = rows(&reader, path)?.next().transpose()?.map(|(_, vector)| vector.len());
+    Ok((total, dim))
+}
+
+/// Calls `each` with the rows, so many at a time; returns how many there are.
+pub(super) fn read(path: &Path, dim: usize, each: &mut Store<'_>) -> Result<u64> {
+    let reader = open(path)?;
     let (mut items, mut vectors, mut done) = (vec![], vec![], 0);
     let mut rows = rows(&reader, path)?.peekable();
     while let Some(row) = rows.next() {
         let (item, vector) = row?;
+        done += 1;
         if vector.len() != dim {
-            return Err(IndexError::WrongDimension { expected: dim, received: vector.len() });
+            let what = format!("row {done}: its vector has {} numbers, expected {dim}", vector.len());
+            return Err(bad(path, what));
         }
         items.push(item);
         vectors.extend(vector);
         if items.len() == BATCH || rows.peek().is_none() {
-            writer.upsert(&items, &vectors)?;
-            done += items.len() as u64;
-            progress(Progress { stage: Stage::Import, done, total });
+            each(&items, &vectors)?;
             items.clear();
             vectors.clear();
         }
@@ -272,7 +280,6 @@ fn value(field: &Field) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::IndexConfig;
     use rand::{Rng, SeedableRng};
 
     /// A table as other programs write it: rows of a vector `(c, s)` and columns of other names and types.
@@ -307,9 +314,14 @@ mod tests {
         writer.close().unwrap();
     }
 
-    fn writer(dir: &Path) -> IndexWriter {
-        let config = IndexConfig { durability: crate::Durability::Finish, ..IndexConfig::new(2, "m") };
-        IndexWriter::create(dir, &config).unwrap()
+    fn items(path: &Path) -> Result<Vec<NewItem>> {
+        let mut found = vec![];
+        let dim = shape(path)?.1.unwrap_or(2);
+        read(path, dim, &mut |items, _| {
+            found.extend_from_slice(items);
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     #[test]
@@ -317,16 +329,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("other.parquet");
         foreign(&path, 5);
-        assert_eq!(dim(&path).unwrap(), 2);
-        let writer = writer(&dir.path().join("index"));
-        assert_eq!(read(&writer, &path, &|_| {}).unwrap(), 5);
-        let whole = writer.item(2).unwrap().unwrap();
+        assert_eq!(shape(&path).unwrap(), (5, Some(2)));
+        let found = items(&path).unwrap();
+        assert_eq!(found.len(), 5);
+        let whole = found[2].clone();
         assert_eq!((whole.key.as_str(), whole.class.as_deref()), ("k2", Some("7")));
         assert_eq!(
             Value::Object(whole.metadata),
             serde_json::json!({"year": 1999, "price": 2.5, "sold": true})
         );
-        let bare = writer.item(1).unwrap().unwrap();
+        let bare = &found[1];
         assert!(bare.class.is_none() && bare.metadata.is_empty());
     }
 
@@ -336,7 +348,6 @@ mod tests {
         let path = dir.path().join("other.parquet");
         foreign(&path, 20);
         let good = std::fs::read(&path).unwrap();
-        let writer = writer(&dir.path().join("index"));
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let mut refused = 0;
         for i in 0..400 {
@@ -347,12 +358,12 @@ mod tests {
                 _ => bad[at] ^= 1 << rng.random_range(0..8),
             }
             std::fs::write(&path, bad).unwrap();
-            refused += usize::from(dim(&path).and_then(|_| read(&writer, &path, &|_| {})).is_err());
+            refused += usize::from(items(&path).is_err());
         }
         assert!(refused > 200, "{refused}");
         let text = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            read(&writer, &path, &|_| {}).unwrap_err().to_string()
+            items(&path).unwrap_err().to_string()
         };
         assert!(text(b"PAR1").contains("cannot be read as Parquet"));
     }
