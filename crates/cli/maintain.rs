@@ -76,7 +76,7 @@ pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit
         }
     }
     let removed = writer.delete_keys(&keys)?;
-    let manifest = finish(printer, |progress| writer.finish_merged(&MergeOptions::urgent(), progress))?;
+    let manifest = finish(printer, |progress| writer.finish_merged(&MergeOptions::all_threads(), progress))?;
     let result = json!({ "index": folder, "removed": removed, "unknown": unknown, "items": manifest.items });
     printer.result(&result, |_| {
         format!(
@@ -181,7 +181,7 @@ pub(crate) fn read_in(args: &ImportArgs, printer: Printer) -> anyhow::Result<Exi
     }
     let (imported, manifest) = finish(printer, |progress| {
         let imported = import(&writer, &args.vectors, args.items.as_deref(), progress)?;
-        Ok((imported, writer.finish_merged(&MergeOptions::urgent(), progress)?))
+        Ok((imported, writer.finish_merged(&MergeOptions::all_threads(), progress)?))
     })?;
     let Imported { rows, replaced } = imported;
     let summary = json!({ "index": folder, "imported": rows, "replaced": replaced, "items": manifest.items });

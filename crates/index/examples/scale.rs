@@ -7,56 +7,21 @@
 //! By default 1,000,000 × 512 with i8 codes: some 8 GB of disk, to be run by hand. A folder that holds an index already
 //! is only searched, in a process that built nothing.
 
+mod synthetic;
+
 use std::error::Error;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use semblance_index::*;
+use synthetic::Source;
 
 /// As in the `semblance` program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 2048;
-const CLUSTER: usize = 5;
-const LATENT: usize = 32;
-
-/// Clustered vectors in a space of few dimensions, mapped to all by a random matrix, a few of each cluster in a row.
-struct Source {
-    rng: ChaCha8Rng,
-    mapping: Vec<f32>,
-    dim: usize,
-}
-
-impl Source {
-    fn new(dim: usize) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mapping = (0..LATENT * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
-        Self { rng, mapping, dim }
-    }
-
-    fn batch(&mut self, n: usize) -> Vec<f32> {
-        let mut all = Vec::with_capacity(n * self.dim);
-        let mut centre = [0.0f32; LATENT];
-        for i in 0..n {
-            if i % CLUSTER == 0 {
-                centre = std::array::from_fn(|_| self.rng.random_range(-1.0..1.0));
-            }
-            let mut row = vec![0.0f32; self.dim];
-            for (latent, centre) in centre.iter().enumerate() {
-                let x = centre + self.rng.random_range(-0.5..0.5);
-                let mapping = &self.mapping[latent * self.dim..(latent + 1) * self.dim];
-                row.iter_mut().zip(mapping).for_each(|(sum, m)| *sum += x * m);
-            }
-            let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-            all.extend(row.iter().map(|x| x / norm));
-        }
-        all
-    }
-}
 
 /// Megabytes (of 10⁶ bytes) of a line of `/proc/self/status`.
 fn status(name: &str) -> u64 {

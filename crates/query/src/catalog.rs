@@ -131,7 +131,7 @@ pub fn build_with(
     if summary.embedded + summary.already_stored == 0 {
         return Err(QueryError::nothing_readable(dataset, &summary.failures));
     }
-    let options = MergeOptions::urgent();
+    let options = MergeOptions::all_threads();
     let manifest = writer.finish_merged(&options, &|step| progress(BuildProgress::Indexing(step)))?;
     Ok((summary, manifest))
 }

@@ -41,7 +41,7 @@ impl Default for MergeOptions {
 
 impl MergeOptions {
     /// All threads of the machine: for a caller that waits.
-    pub fn urgent() -> Self {
+    pub fn all_threads() -> Self {
         Self { threads: 0, ..Self::default() }
     }
 }
