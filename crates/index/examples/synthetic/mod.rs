@@ -7,21 +7,21 @@ const CLUSTER: usize = 5;
 const LATENT: usize = 32;
 
 /// Clustered vectors in a space of few dimensions, mapped to all by a random matrix, a few of each cluster in a row.
-pub struct Source {
+pub(crate) struct Source {
     rng: ChaCha8Rng,
     mapping: Vec<f32>,
     dim: usize,
 }
 
 impl Source {
-    pub fn new(dim: usize) -> Self {
+    pub(crate) fn new(dim: usize) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let mapping = (0..LATENT * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
         Self { rng, mapping, dim }
     }
 
     /// The next `n` vectors.
-    pub fn batch(&mut self, n: usize) -> Vec<f32> {
+    pub(crate) fn batch(&mut self, n: usize) -> Vec<f32> {
         let mut all = Vec::with_capacity(n * self.dim);
         let mut centre = [0.0f32; LATENT];
         for i in 0..n {
