@@ -20,6 +20,7 @@ mod folder;
 mod guard;
 mod opening;
 mod rewrite;
+mod rows;
 mod state;
 mod undo;
 
