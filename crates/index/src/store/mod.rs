@@ -8,10 +8,14 @@
 //! metadata or the disk's cache, and nothing at all for values that outgrow a log segment and are written as files of
 //! their own). [`Store::sync`] therefore fsyncs the log, those files and their folder itself.
 //!
+//! sled writes several bytes per byte stored. It writes a record as an addition to its page, the whole page again after
+//! ten additions, both halves when a page of 17 records is split, and pages again to free old segments of its log.
+//!
 //! After a write that failed, what sled has in memory is not what is on the disk. The store is then used no more: it is
 //! closed and opened again ([`Store::close`], [`Store::reopen`]).
 
 mod blobs;
+mod changes;
 pub(crate) mod codec;
 pub(crate) mod disk_space;
 mod failure;
@@ -47,8 +51,6 @@ const CONFIG_KEY: &str = "config";
 const STATE_KEY: &str = "state";
 /// Number of the last write whose note of change may be forgotten.
 const FORGOTTEN_KEY: &str = "forgotten";
-/// Notes of changes removed in one batch.
-const FORGET_AT_ONCE: usize = 1024;
 
 /// One atomic write.
 #[derive(Default)]
@@ -238,54 +240,6 @@ impl Store {
         let mut entries = self.read(|trees| Ok(tree(trees).iter()))?;
         while let Some((key, value)) = self.read(|_| entries.next().transpose())? {
             visit(&key, &value)?;
-        }
-        Ok(())
-    }
-
-    /// Ids touched since the published files were written, ascending.
-    pub(crate) fn changed_since(&self, sequence: u64) -> Result<Vec<u64>> {
-        let mut ids = Vec::new();
-        self.scan(
-            |trees| &trees.changes,
-            |key, value| {
-                if value.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX) > sequence {
-                    ids.push(
-                        codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?,
-                    );
-                }
-                Ok(())
-            },
-        )?;
-        Ok(ids)
-    }
-
-    /// Number of the last write of which [`Self::changed_since`] may not tell any more. Published files that are older
-    /// cannot be brought up to date by what it tells.
-    pub(crate) fn forgotten(&self) -> Result<u64> {
-        let bytes = self.read(|trees| trees.meta.get(FORGOTTEN_KEY))?;
-        Ok(bytes.and_then(|b| Some(u64::from_le_bytes(b.as_ref().try_into().ok()?))).unwrap_or(0))
-    }
-
-    /// Forgets the changes that published files hold, once these are sure to stay.
-    pub(crate) fn forget_changes(&self, published: u64) -> Result<()> {
-        let mut stale: Vec<sled::IVec> = Vec::new();
-        self.scan(
-            |trees| &trees.changes,
-            |key, value| {
-                if value.try_into().map(u64::from_le_bytes).is_ok_and(|sequence| sequence <= published) {
-                    stale.push(key.into());
-                }
-                Ok(())
-            },
-        )?;
-        // sled's log is kept up to some point, never with a hole: the number is there if one of the notes is gone.
-        self.write(|trees| trees.meta.insert(FORGOTTEN_KEY, &published.to_le_bytes()).map(drop))?;
-        // All of them at once would take kilobytes each: sled copies a page for every key, and keeps the copies until the
-        // batch is through. A part that is left over after a crash is forgotten the next time.
-        for keys in stale.chunks(FORGET_AT_ONCE) {
-            let mut batch = sled::Batch::default();
-            keys.iter().for_each(|key| batch.remove(key.clone()));
-            self.write(|trees| trees.changes.apply_batch(batch))?;
         }
         Ok(())
     }
