@@ -8,7 +8,7 @@ use super::{Store, flush};
 use crate::error::{IndexError, Result};
 
 /// How long the log of a store that met an error may take to be flushed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a store is used no more.
 #[derive(Debug, Clone)]
