@@ -2,7 +2,7 @@
 //! with others. Commands on standard input, a JSON object a line on standard output:
 //!
 //! `build DIR CODES BUILDER M EF_CONSTRUCTION` · `open DIR` · `search EF THREADS REPEAT` · `exact K QUERIES` ·
-//! `filter CLASS_COUNT EF` · `memory`
+//! `filter CLASS_COUNT EF` · `own EF STEP` · `memory`
 
 use std::error::Error;
 use std::io::BufRead;
@@ -158,6 +158,21 @@ fn main() -> Result<(), Box<dyn Error>> {
                     .sum();
                 let all: usize = truth.iter().map(Vec::len).sum();
                 json!({"qps": 200.0 / seconds, "exact_qps": 200.0 / exact_seconds, "recall": hits as f64 / all as f64, "explain": explain})
+            }
+            ["own", ef, step] => {
+                // Stored vectors, one in `step`, as queries: an answer that scores as high as the vector itself counts.
+                let index = index.as_ref().ok_or("open first")?;
+                let params = SearchParams { ef_search: Some(ef.parse()?), ..SearchParams::new(10) };
+                let base = floats(&data.join("base.f32"));
+                let (mut asked, mut missed, mut scored) = (0, 0, 0);
+                for query in base.chunks_exact(dim).step_by(step.parse()?) {
+                    let (found, explain) = index.search_explained(query, &params)?;
+                    let own: f32 = query.iter().map(|x| x * x).sum();
+                    missed += usize::from(found.first().is_none_or(|first| first.score < own - 1e-6));
+                    scored += explain.scored;
+                    asked += 1;
+                }
+                json!({"asked": asked, "missed": missed, "scored": scored as f64 / asked as f64})
             }
             ["memory"] => {
                 json!({"anonymous_mib": status("RssAnon") / 1024, "mapped_mib": status("RssFile") / 1024})

@@ -1,12 +1,19 @@
 //! The graph, built by this crate's own code on all threads, over the codes it will be searched with.
 //!
 //! Malkov and Yashunin 2016, algorithms 1 and 4. Links are atomics that searches read while others write: a list may
-//! be seen half renewed, but every entry is a node, which is all a walk needs. A lock a node keeps two threads from
+//! be seen half renewed, but every entry is a node, which is all a walk needs. A lock per node keeps two threads from
 //! renewing the same list. A finished graph can be extended by further nodes.
+//!
+//! A node is linked from the ground layer upward, and on each layer its own row is written before any link leads to it.
+//! Links and the entry are stored with release and read with acquire ordering, so a walk that meets a node on a layer
+//! finds its rows on that layer and on those below. Last, [`repair`] links the nodes that no walk reaches.
 
 use std::cmp::Ordering;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use rayon::prelude::*;
 
@@ -14,8 +21,9 @@ use crate::codes::aligned_matrix::Rows;
 use crate::codes::coded_query::Query;
 use crate::codes::quantize::CodeView;
 use crate::config::{HnswConfig, Progress, Stage};
-use crate::hnsw::graph::{GraphData, MAX_LEVEL, NONE, ground_stride};
+use crate::hnsw::graph::{GraphData, GraphView, MAX_LEVEL, NONE, ground_stride};
 use crate::hnsw::neighbor_selection::Selection;
+use crate::hnsw::reachability::repair;
 use crate::hnsw::search::{Links, Pace, Scored, Scratch, descend, search_layer, with_scratch};
 
 /// Nodes linked between two reports of progress.
@@ -47,7 +55,7 @@ impl Links for Growing<'_> {
     #[inline(always)]
     fn each(&self, node: u32, level: u8, mut visit: impl FnMut(u32)) {
         for link in self.row(node, level) {
-            let link = link.load(Relaxed);
+            let link = link.load(Acquire);
             if link == NONE {
                 break;
             }
@@ -72,7 +80,7 @@ impl Growing<'_> {
     }
 
     fn entry(&self) -> Option<(u32, u8)> {
-        let word = self.entry.load(Relaxed);
+        let word = self.entry.load(Acquire);
         (word != u64::MAX).then_some((word as u32, (word >> 32) as u8))
     }
 
@@ -80,7 +88,7 @@ impl Growing<'_> {
     fn put(&self, node: u32, layer: u8, selection: &Selection, taken: &mut u16) {
         let row = self.row(node, layer);
         for (i, place) in row.iter().enumerate() {
-            place.store(selection.links.get(i).map_or(NONE, |l| l.node), Relaxed);
+            place.store(selection.links.get(i).map_or(NONE, |l| l.node), Release);
         }
         if layer == 0 {
             *taken = selection.taken as u16;
@@ -91,7 +99,7 @@ impl Growing<'_> {
     }
 
     fn set_entry(&self, node: u32) {
-        self.entry.store(u64::from(self.levels[node as usize]) << 32 | u64::from(node), Relaxed);
+        self.entry.store(u64::from(self.levels[node as usize]) << 32 | u64::from(node), Release);
     }
 }
 
@@ -169,7 +177,20 @@ pub(crate) fn extend(
     let entry = graph.entry().map_or(NONE, |(node, _)| node);
     let (levels, upper_start) = (graph.levels, graph.upper_start);
     ground.extend_from_slice(rows.all());
-    GraphData { m, entry, levels, ground, upper_start, upper }
+    let mut graph = GraphData { m, entry, levels, ground, upper_start, upper };
+    repair(&mut graph, |graph, node| nearest(graph, &mut inserter.query, node, config.ef_construction));
+    graph
+}
+
+/// The nodes nearest to a node that a search finds, nearest first.
+fn nearest(graph: &GraphView<'_>, query: &mut Query<'_>, node: u32, ef: usize) -> Vec<u32> {
+    query.set_node(node);
+    with_scratch(|scratch| {
+        let top = graph.level(graph.entry);
+        let start = descend(graph, query, graph.entry, top, 0, Pace::Thorough, scratch);
+        search_layer(graph, query, start, 0, ef, Pace::Thorough, scratch);
+        scratch.pool.iter().map(|near| near.node).collect()
+    })
 }
 
 /// Memory of an insertion, reused from one to the next.
@@ -216,7 +237,8 @@ impl<'a> Inserter<'a> {
             scratch.pool.retain(|c| c.node != node);
             self.selections[usize::from(layer)].choose(&scratch.pool, graph.m, &mut self.pair);
         }
-        // The ground first: a node met on a layer has its links on those below.
+        // The ground first: a node met on a layer has its links on those below. hnswlib links from the top downward,
+        // but holds the node's lock until all its layers are linked.
         for layer in 0..=level.min(top) {
             let selection = std::mem::take(&mut self.selections[usize::from(layer)]);
             self.link(graph, node, layer, &selection);
@@ -277,7 +299,7 @@ impl<'a> Inserter<'a> {
             }
         }
         if let Some(place) = row.get(self.names.len()) {
-            place.store(node, Relaxed);
+            place.store(node, Release);
             return;
         }
         self.pair.set_node(neighbour.node);
@@ -299,6 +321,7 @@ mod tests {
     use super::*;
     use crate::codes::quantize::CodeBuffer;
     use crate::config::Codes;
+    use crate::hnsw::reachability::Reached;
     use crate::hnsw::search;
     use rand::{Rng, SeedableRng};
 
@@ -350,6 +373,39 @@ mod tests {
         let whole = extend(first, buffer.view(), &config, &|_| {});
         let recall = recall(&whole, buffer.view(), 10);
         assert!(recall > 0.95, "{recall}");
+    }
+
+    /// Unit vectors in clusters of `size`, so much away from their centres.
+    fn clusters(n: usize, size: usize, spread: f32, seed: u64) -> CodeBuffer {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let mut random =
+            |scale: f32| -> Vec<f32> { (0..16).map(|_| scale * rng.random_range(-1.0f32..1.0)).collect() };
+        let centres: Vec<Vec<f32>> = (0..n / size).map(|_| random(1.0)).collect();
+        let mut buffer = CodeBuffer::new(16, Codes::F32);
+        for i in 0..n {
+            let v: Vec<f32> =
+                centres[i % centres.len()].iter().zip(random(spread)).map(|(c, x)| c + x).collect();
+            let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt();
+            buffer.push(&v.iter().map(|x| x / norm).collect::<Vec<_>>());
+        }
+        buffer
+    }
+
+    #[test]
+    fn every_node_is_reached_after_building_and_extending_on_eight_threads() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
+        for seed in 0..5 {
+            for (size, spread) in [(3000, 1.0), (100, 0.3), (60, 0.002)] {
+                let buffer = clusters(6000, size, spread, seed);
+                let config = HnswConfig { m: 4, ef_construction: 20, seed, ..HnswConfig::default() };
+                let first = clusters(3000, size / 2, spread, seed);
+                let graph = GraphData::unlinked(4, vec![]);
+                let built = pool.install(|| extend(graph, first.view(), &config, &|_| {}));
+                assert_eq!(Reached::from_entry(&built.view()).missing(), [0; 0], "{size} {spread} {seed}");
+                let extended = pool.install(|| extend(built, buffer.view(), &config, &|_| {}));
+                assert_eq!(Reached::from_entry(&extended.view()).missing(), [0; 0], "{size} {spread} {seed}");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub(crate) mod graph;
 pub(crate) mod hnsw_rs;
 pub(crate) mod neighbor_selection;
 pub(crate) mod prefix_regression;
+pub(crate) mod reachability;
 pub(crate) mod reorder;
 pub(crate) mod search;
 pub(crate) mod visited;
