@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::segment::state::State;
 
 /// Smallest pool with which a segment is searched.
-const LEAST_EF: usize = 12;
+const LEAST_EF: usize = 6;
 
 /// How an answer was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
