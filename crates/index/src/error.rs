@@ -99,6 +99,21 @@ pub enum IndexError {
         what: String,
     },
 
+    /// The store lost writes that are published, or is an older copy.
+    #[error(
+        "the store of the index at {} ends with write {stored}, but write {published} is published: it lost writes, or is an older copy. \
+         Nothing is written. The published items are whole: export them, and import them into a new index",
+        dir.display()
+    )]
+    StoreOlder {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// Number of the last write in the store.
+        stored: u64,
+        /// Number of the last write that is published.
+        published: u64,
+    },
+
     // ---- vectors, parameters and filters ----------------------------------------------------------------------
     /// A vector of another length than the index's.
     #[error("expected vectors of dimension {expected}, received {received}")]

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 /// Longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 4096;
 
+/// How deep lists and objects of metadata can lie within each other.
+pub const MAX_METADATA_DEPTH: usize = 64;
+
 /// An item on its way into the index.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewItem {

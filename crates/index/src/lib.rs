@@ -70,7 +70,7 @@ pub use filter::{Filter, FilterWarning, Matcher};
 pub use import_export::{
     Embeddings, ExportFormat, ITEMS_NAME, Imported, export, import, write_embeddings, write_json_line,
 };
-pub use item::{Item, MAX_KEY_BYTES, NewItem};
+pub use item::{Item, MAX_KEY_BYTES, MAX_METADATA_DEPTH, NewItem};
 pub use reader::Index;
 pub use search::{Explain, Strategy};
 pub use segment::manifest::{

@@ -226,3 +226,37 @@ fn an_index_of_another_format_version_is_told_so() {
         assert!(matches!(error, IndexError::FormatVersion { found, .. } if found == unknown), "{error}");
     }
 }
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to)
+        } else {
+            drop(fs::copy(entry.path(), to).unwrap())
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_older_than_what_is_published_is_refused_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let older = tempfile::tempdir().unwrap();
+    drop(build(dir.path(), Codes::I8));
+    copy(&dir.path().join("store"), older.path());
+    let writer = IndexWriter::open(dir.path()).unwrap();
+    writer.upsert(&[NewItem::new("newer")], &clustered(1, DIM, 9)).unwrap();
+    writer.finish(&|_| {}).unwrap();
+    drop(writer);
+    fs::remove_dir_all(dir.path().join("store")).unwrap();
+    copy(older.path(), &dir.path().join("store"));
+    let error = IndexWriter::open(dir.path()).err().unwrap();
+    assert!(
+        matches!(error, IndexError::StoreOlder { stored, published, .. } if stored < published),
+        "publishing such a store would delete items: {error}"
+    );
+    let index = Index::open(dir.path()).unwrap();
+    assert_eq!((index.len(), index.find("newer").unwrap().is_some()), (N + 1, true));
+    assert!(!verify(dir.path(), &|_| {}).unwrap().is_sound());
+}

@@ -375,3 +375,24 @@ fn a_graph_over_halves_of_f32_is_built_and_extended() {
     drop(writer);
     assert!(verify(dir.path(), &quiet).unwrap().is_sound());
 }
+
+#[test]
+fn metadata_that_could_not_be_read_again_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = IndexWriter::create(dir.path(), &config(Codes::Auto, Builder::Native)).unwrap();
+    let nested = |depth: usize| {
+        let mut item = NewItem::new(format!("{depth} deep"));
+        let value = (1..depth).fold(serde_json::json!([]), |inner, _| serde_json::json!([inner]));
+        item.metadata.insert("x".into(), value);
+        item
+    };
+    for depth in [MAX_METADATA_DEPTH + 1, 127, 1_000] {
+        let error = writer.upsert(&[nested(depth)], &unit(DIM, 1)).unwrap_err();
+        assert!(matches!(error, IndexError::Item { .. }), "{depth}: {error}");
+    }
+    writer.upsert(&[nested(MAX_METADATA_DEPTH)], &unit(DIM, 1)).unwrap();
+    assert_eq!(writer.finish(&quiet).unwrap().items, 1);
+    drop(writer);
+    assert_eq!(IndexWriter::open(dir.path()).unwrap().len(), 1);
+    assert!(verify(dir.path(), &quiet).unwrap().is_sound());
+}

@@ -99,7 +99,7 @@ impl IndexWriter {
         let durability = store.config().durability;
         // A damaged or missing published state is no reason not to write: the next publication makes what is missing from
         // the store.
-        let (mut snapshot, damaged) = match Manifest::read(dir) {
+        let (snapshot, damaged) = match Manifest::read(dir) {
             Ok(manifest) => {
                 let (sound, damaged) = Snapshot::sound_part(dir, &manifest, None);
                 (Some(Arc::new(sound)), !damaged.is_empty())
@@ -114,8 +114,8 @@ impl IndexWriter {
         if settled && (manifest.is_some() || !is_finished(dir)) {
             remove_others(dir, manifest.as_deref(), &BTreeSet::new());
         }
-        let mut state = store.state()?;
-        forget_older(&mut state, &mut snapshot);
+        let state = store.state()?;
+        refuse_older(dir, &state, snapshot.as_ref())?;
         // Few writes that were not published are read now, many when they are published.
         let recent = match &snapshot {
             Some(snapshot) if !damaged && snapshot.manifest.sequence == state.sequence => {
@@ -142,15 +142,13 @@ impl IndexWriter {
     }
 }
 
-/// A store that is older than the published files lost writes, or was put back from a copy. What changed between the two
-/// is not known: the next publication is made from the store alone, and numbers of writes are not given twice.
-pub(super) fn forget_older(state: &mut store::State, snapshot: &mut Option<Arc<Snapshot>>) {
-    if let Some(published) = snapshot.as_ref().map(|s| s.manifest.sequence)
-        && published > state.sequence
-    {
-        state.sequence = published;
-        *snapshot = None;
+/// Refuses a store that is older than the published files: publishing it would delete items that it does not know of.
+pub(super) fn refuse_older(dir: &Path, state: &store::State, snapshot: Option<&Arc<Snapshot>>) -> Result<()> {
+    let (stored, published) = (state.sequence, snapshot.map_or(0, |s| s.manifest.sequence));
+    if published <= stored {
+        return Ok(());
     }
+    Err(IndexError::StoreOlder { dir: dir.into(), stored, published })
 }
 
 fn refuse_an_index(dir: &Path) -> Result<()> {

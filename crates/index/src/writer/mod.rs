@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
+use serde_json::Value;
+
 use self::group_commit::GroupCommit;
 pub(crate) use self::lock::{LOCK, lock};
 pub use self::merging::MergeOptions;
@@ -21,7 +23,7 @@ use self::recovery::Ticket;
 use crate::backend::vector_index::check_vectors;
 use crate::config::{Durability, IndexConfig, Memory};
 use crate::error::{IndexError, Result};
-use crate::item::{Item, MAX_KEY_BYTES, NewItem};
+use crate::item::{Item, MAX_KEY_BYTES, MAX_METADATA_DEPTH, NewItem};
 use crate::reader::Index;
 use crate::segment::delta::Delta;
 use crate::segment::manifest::FILE_NAME;
@@ -318,5 +320,19 @@ fn check_item(item: &NewItem) -> Result<()> {
     if item.key.len() > MAX_KEY_BYTES {
         return bad("its key is longer than 4096 bytes");
     }
+    // What lies deeper could be written and never be read again.
+    if item.metadata.values().any(|value| !is_within(value, MAX_METADATA_DEPTH)) {
+        return bad("its metadata has lists or objects that lie more than 64 deep in each other");
+    }
     Ok(())
+}
+
+/// Whether a value and what it holds lie within so many levels.
+fn is_within(value: &Value, levels: usize) -> bool {
+    match value {
+        _ if levels == 0 => false,
+        Value::Array(elements) => elements.iter().all(|element| is_within(element, levels - 1)),
+        Value::Object(entries) => entries.values().all(|entry| is_within(entry, levels - 1)),
+        _ => true,
+    }
 }

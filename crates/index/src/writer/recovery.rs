@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, TryLockError};
 
-use super::creation::forget_older;
+use super::creation::refuse_older;
 use super::{IndexWriter, Inner, state_since};
 use crate::config::Durability;
 use crate::error::{IndexError, Result};
@@ -42,10 +42,9 @@ impl IndexWriter {
         let mut store = self.store.write().unwrap_or_else(|e| e.into_inner());
         store.close()?;
         let fresh = Store::reopen(&self.dir)?;
-        let mut state = fresh.state()?;
+        let state = fresh.state()?;
         let (found, expected) = (state.sequence, inner.state.sequence);
-        let mut snapshot = inner.snapshot.clone();
-        forget_older(&mut state, &mut snapshot);
+        refuse_older(&self.dir, &state, inner.snapshot.as_ref())?;
         let recent = match &inner.live {
             Some(live) => Some(Arc::new(state_since(&fresh, live.state().snapshot.clone())?)),
             None => None,
@@ -56,7 +55,6 @@ impl IndexWriter {
             None => inner.recent = None,
         }
         inner.epoch += 1;
-        inner.snapshot = snapshot;
         inner.state = state;
         inner.found.push(found);
         // Writes that were to be durable at once are answered one by one; of others nobody would hear.

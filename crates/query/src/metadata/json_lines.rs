@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use semblance_index::MAX_METADATA_DEPTH;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -30,7 +31,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Line>, (u64, String)> {
 
 /// Numbers stay as they are written.
 fn cell(raw: &str) -> Result<Cell, serde_json::Error> {
-    if is_number(raw) { Ok(Cell::Number(raw.to_owned())) } else { Ok(Cell::Other(nested(raw)?)) }
+    if is_number(raw) { Ok(Cell::Number(raw.to_owned())) } else { Ok(Cell::Other(nested(raw, 1)?)) }
 }
 
 fn is_number(raw: &str) -> bool {
@@ -38,14 +39,19 @@ fn is_number(raw: &str) -> bool {
 }
 
 /// The value; within lists and objects, whole numbers of too many digits are text.
-fn nested(raw: &str) -> Result<Value, serde_json::Error> {
+fn nested(raw: &str, depth: usize) -> Result<Value, serde_json::Error> {
+    if depth > MAX_METADATA_DEPTH {
+        return Err(Error::custom(format!(
+            "lists and objects lie more than {MAX_METADATA_DEPTH} deep in each other"
+        )));
+    }
     if raw.starts_with('[') {
         let parts: Vec<&RawValue> = serde_json::from_str(raw)?;
-        return parts.into_iter().map(|part| nested(part.get())).collect();
+        return parts.into_iter().map(|part| nested(part.get(), depth + 1)).collect();
     }
     if raw.starts_with('{') {
         let entries: Entries<'_> = serde_json::from_str(raw)?;
-        let values = entries.0.into_iter().map(|(name, part)| Ok((name, nested(part.get())?)));
+        let values = entries.0.into_iter().map(|(name, part)| Ok((name, nested(part.get(), depth + 1)?)));
         return Ok(Value::Object(values.collect::<Result<Map<_, _>, serde_json::Error>>()?));
     }
     if !is_number(raw) {
@@ -103,6 +109,12 @@ mod tests {
     fn faults_have_a_line() {
         let (line, what) = read("{\"a\": 1}\n\n{\"a\": 1, \"b\": 2, \"a\": 3}\n").unwrap_err();
         assert!(line == 3 && what.contains("\"a\" is there twice"), "{what}");
+        for depth in [MAX_METADATA_DEPTH + 1, 200_000] {
+            let deep = format!("{{\"a\": {}{}}}", "[".repeat(depth), "]".repeat(depth));
+            assert!(read(&deep).unwrap_err().1.contains("deep in each other"));
+        }
+        let deep = "[".repeat(MAX_METADATA_DEPTH) + &"]".repeat(MAX_METADATA_DEPTH);
+        assert!(read(&format!("{{\"a\": {deep}}}")).is_ok());
         assert!(read("[1]").unwrap_err().1.contains("no JSON object"));
         assert!(read("{\"a\": {\"b\": 1, \"b\": 2}}").unwrap_err().1.contains("twice"));
     }

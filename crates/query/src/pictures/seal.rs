@@ -6,7 +6,7 @@
 //! an index that is copied or moved leaves it behind.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
@@ -72,13 +72,27 @@ pub fn fits(attributes: &BTreeMap<String, String>, index: &Path) -> bool {
 
 /// The one name of a folder, whether it is there already or will be made.
 fn real(index: &Path) -> PathBuf {
-    let canonical = || {
-        let (parent, name) = (index.parent()?, index.file_name()?);
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        Some(parent.canonicalize().ok()?.join(name))
+    let absolute = std::path::absolute(index).unwrap_or_else(|_| index.to_owned());
+    // The part that is there, and what follows it.
+    let (mut there, mut rest) = (absolute.as_path(), Vec::new());
+    let mut real = loop {
+        if let Ok(real) = there.canonicalize() {
+            break real;
+        }
+        let (Some(parent), Some(last)) = (there.parent(), there.components().next_back()) else {
+            return absolute;
+        };
+        rest.push(last);
+        there = parent;
     };
-    let absolute = || std::path::absolute(index).unwrap_or_else(|_| index.to_owned());
-    index.canonicalize().ok().or_else(canonical).unwrap_or_else(absolute)
+    for part in rest.into_iter().rev() {
+        match part {
+            Component::ParentDir => drop(real.pop()),
+            Component::CurDir => {}
+            named => real.push(named),
+        }
+    }
+    real
 }
 
 /// A message authentication code: the message's digest, hashed after the key. Both have a fixed length, so nothing can be
@@ -114,6 +128,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().canonicalize().unwrap();
         assert_eq!(real(&dir.path().join("new")), home.join("new"));
+        for not_there_yet in ["a/../new", "./new", "a/b/../../new"] {
+            assert_eq!(real(&dir.path().join(not_there_yet)), home.join("new"), "{not_there_yet}");
+        }
+        assert_eq!(real(&dir.path().join("a/b/../c")), home.join("a/c"));
         std::fs::create_dir(home.join("new")).unwrap();
         assert_eq!(real(&dir.path().join("new/../new")), home.join("new"));
     }
