@@ -139,6 +139,23 @@ fn metadata_joins_by_every_way_to_write_a_key() {
 }
 
 #[test]
+fn metadata_reaches_pictures_that_the_index_has_already() {
+    let dir = gallery();
+    build(&dir, &["--data", "g", "--name", "shop"]).exits(0);
+    dir.write("m.csv", priced("", ".50"));
+    let add = ["index", "add", "--json", "--index", "shop", "--data", "g", "--metadata", "m.csv"];
+    let added = dir.run(add).exits(0).json();
+    assert_eq!((&added["summary"]["described"], &added["summary"]["embedded"]), (&json!(8), &json!(0)));
+    assert_eq!(keys_where(&dir, "g/c0/0.jpg", "price < 2"), ["c0/0.jpg", "c0/1.jpg"]);
+    // Other fields stay, and what is the same is not written again.
+    dir.write("m.csv", "path,colour\nc0/1.jpg,red\n");
+    assert_eq!(dir.run(add).exits(0).json()["summary"]["described"], 1);
+    assert_eq!(dir.run(add).exits(0).json()["summary"]["described"], 0);
+    assert_eq!(keys_where(&dir, "g/c0/0.jpg", "colour = red"), ["c0/1.jpg"]);
+    assert_eq!(keys_where(&dir, "g/c0/0.jpg", "price < 2"), ["c0/0.jpg", "c0/1.jpg"]);
+}
+
+#[test]
 fn metadata_that_joins_nothing_is_an_error_and_some_of_it_a_warning() {
     let dir = gallery();
     dir.write("m.csv", priced("photos/", ""));

@@ -43,10 +43,11 @@ pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
     });
     printer.result(&result, |_| {
         format!(
-            "{}: {} added, {} there before, {} skipped; {} items\n",
+            "{}: {} added, {} there before ({} of them with changed metadata), {} skipped; {} items\n",
             folder.display(),
             summary.embedded,
             summary.already_stored,
+            summary.described,
             summary.failures.len(),
             manifest.items
         )

@@ -221,7 +221,9 @@ fn only_damaged_segments_are_made_again() {
         segments.flat_map(|s| s.files.iter().map(|f| f.name.clone())).collect()
     };
     for missing in [false, true] {
-        for role in [FileRole::Items, FileRole::Vectors, FileRole::Deleted] {
+        for role in
+            [FileRole::Items, FileRole::Vectors, FileRole::Graph, FileRole::Columns, FileRole::Deleted]
+        {
             let dir = tempfile::tempdir().unwrap();
             drop(segmented(dir.path(), &[1_100, 30, 40]));
             let before = Index::open(dir.path()).unwrap();

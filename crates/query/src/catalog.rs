@@ -50,6 +50,8 @@ pub struct BuildSummary {
     pub embedded: usize,
     /// Pictures an earlier, interrupted build had stored already.
     pub already_stored: usize,
+    /// Pictures stored before whose metadata changed.
+    pub described: usize,
     /// Pictures skipped because they could not be read.
     pub failures: Vec<Failure>,
 }
@@ -109,6 +111,7 @@ pub fn build_with(
     progress: &(dyn Fn(BuildProgress) + Sync),
 ) -> Result<(BuildSummary, Manifest)> {
     let missing = missing_from(dataset, writer)?;
+    let described = describe_stored(dataset, metadata, writer)?;
     // An index that whitens its vectors does so for every item, whoever adds it.
     let whitening = Whitening::of_attributes(&writer.config().attributes)?;
     let total = missing.len();
@@ -126,6 +129,7 @@ pub fn build_with(
     let summary = BuildSummary {
         embedded: extracted.embedded,
         already_stored: dataset.len() - total,
+        described,
         failures: extracted.failures,
     };
     if summary.embedded + summary.already_stored == 0 {
@@ -139,22 +143,61 @@ pub fn build_with(
 /// The samples that the index has no item for, whatever Unicode form its key has there: a folder copied from one system to
 /// another has its names in another form. Of two samples in two forms each is looked for by itself.
 fn missing_from(dataset: &Dataset, writer: &IndexWriter) -> Result<Dataset> {
-    let keys = dataset.samples.iter().map(Sample::key).filter(|key| !key.is_ascii());
-    let keys: HashSet<String> = keys.collect();
+    let keys = keys_beyond_ascii(dataset);
     let mut rows = Vec::new();
     for (row, sample) in dataset.samples.iter().enumerate() {
-        let key = sample.key();
-        let mut is_stored = writer.contains(&key)?;
-        if !is_stored && !key.is_ascii() {
-            for form in [key.nfc().collect::<String>(), key.nfd().collect()] {
-                is_stored |= !keys.contains(&form) && writer.contains(&form)?;
-            }
-        }
-        if !is_stored {
+        if stored_id(&sample.key(), &keys, writer)?.is_none() {
             rows.push(row);
         }
     }
     Ok(dataset.select(&rows))
+}
+
+fn keys_beyond_ascii(dataset: &Dataset) -> HashSet<String> {
+    dataset.samples.iter().map(Sample::key).filter(|key| !key.is_ascii()).collect()
+}
+
+/// The item of a key, or of another Unicode form of it that is no key of the data set itself.
+fn stored_id(key: &str, keys: &HashSet<String>, writer: &IndexWriter) -> Result<Option<u64>> {
+    if let Some(id) = writer.find(key)? {
+        return Ok(Some(id));
+    }
+    if !key.is_ascii() {
+        for form in [key.nfc().collect::<String>(), key.nfd().collect()] {
+            if !keys.contains(&form)
+                && let Some(id) = writer.find(&form)?
+            {
+                return Ok(Some(id));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Gives items that the index holds already what the metadata says of them; fields that it does not name stay. Returns how
+/// many changed.
+fn describe_stored(dataset: &Dataset, metadata: &Metadata, writer: &IndexWriter) -> Result<usize> {
+    let (keys, mut described) = (keys_beyond_ascii(dataset), 0);
+    if metadata.is_empty() {
+        return Ok(0);
+    }
+    for samples in dataset.samples.chunks(1024) {
+        let (mut items, mut vectors) = (Vec::new(), Vec::new());
+        for sample in samples {
+            let fields = metadata.of(&sample.key());
+            let Some(id) = stored_id(&sample.key(), &keys, writer)? else { continue };
+            let (Some(item), Some(vector)) = (writer.item(id)?, writer.vector(id)?) else { continue };
+            let mut changed = item.metadata.clone();
+            changed.extend(fields);
+            if changed != item.metadata {
+                items.push(NewItem { metadata: changed, ..NewItem::from(item) });
+                vectors.extend(vector);
+            }
+        }
+        writer.upsert(&items, &vectors)?;
+        described += items.len();
+    }
+    Ok(described)
 }
 
 pub(crate) fn item(sample: &Sample, metadata: &Metadata) -> NewItem {

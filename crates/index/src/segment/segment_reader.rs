@@ -58,6 +58,8 @@ impl SegmentReader {
             Codes::F32 => None,
             _ => Some(map(named(FileRole::Codes)?)?),
         };
+        // That the graph is there, and whole by its length: what it holds is checked before a search.
+        entry.file(FileRole::Graph).map(map).transpose()?;
         let segment = Self {
             dir: dir.into(),
             dim: config.dim,

@@ -1,6 +1,7 @@
 //! Creating a store and opening one.
 
 use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -19,6 +20,10 @@ use crate::store::disk_space;
 
 /// sled's cache of pages; the scans of a build gain nothing from more.
 const CACHE_BYTES: u64 = 128 << 20;
+/// Bytes of a segment of sled's log, as this crate has always created them.
+const SEGMENT_BYTES: u64 = 512 << 10;
+/// Bytes read of each segment before sled opens the log: more than its header.
+const HEADER_BYTES: usize = 512;
 /// How long sled's own lock is tried again.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
@@ -81,10 +86,12 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens sled, which writes while it recovers.
     fn open_trees(dir: &Path, config: IndexConfig) -> Result<Self> {
         // sled writes while it recovers: without room for that it leaves a store that cannot be opened any more.
         disk_space::check(dir, 0)?;
         let path = folder(dir);
+        check_readable(&path)?;
         folder::remove_unfinished_summaries(&path)?;
         let open = || -> sled::Result<Trees> {
             // Flushing is ours to time; a thread that does it as well would only take the log's lock from us.
@@ -119,4 +126,22 @@ impl Store {
             undo: Mutex::default(),
         })
     }
+}
+
+/// Reads the header of every segment of the log. sled takes a segment whose header the disk does not give for an empty
+/// one, and writes zeros over it: an error must be met here, where it changes nothing.
+fn check_readable(store: &Path) -> Result<()> {
+    let log = folder::log(store);
+    let failed = |e| IndexError::io(&log, e);
+    let mut file = match File::open(&log) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    let (bytes, mut header) = (file.metadata().map_err(failed)?.len(), [0; HEADER_BYTES]);
+    for start in (0..bytes).step_by(SEGMENT_BYTES as usize) {
+        file.seek(SeekFrom::Start(start)).map_err(failed)?;
+        let wanted = HEADER_BYTES.min((bytes - start) as usize);
+        file.read_exact(&mut header[..wanted]).map_err(failed)?;
+    }
+    Ok(())
 }

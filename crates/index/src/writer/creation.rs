@@ -108,14 +108,14 @@ impl IndexWriter {
             Err(_) => (None, false),
         };
         let manifest = snapshot.as_ref().map(|s| s.manifest.clone());
+        let state = store.state()?;
+        refuse_older(dir, &state, snapshot.as_ref())?;
         // The files of an older state go once the manifest of the newest one is sure to stay.
         let settled = sync_dir(dir).is_ok();
         let last_number = AtomicU64::new(last_number(dir));
         if settled && (manifest.is_some() || !is_finished(dir)) {
             remove_others(dir, manifest.as_deref(), &BTreeSet::new());
         }
-        let state = store.state()?;
-        refuse_older(dir, &state, snapshot.as_ref())?;
         // Few writes that were not published are read now, many when they are published.
         let recent = match &snapshot {
             Some(snapshot) if !damaged && snapshot.manifest.sequence == state.sequence => {

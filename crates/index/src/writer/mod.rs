@@ -149,6 +149,12 @@ impl IndexWriter {
         self.usable_store()?.item(id)
     }
 
+    /// The vector of an item, also if it is not published yet.
+    pub fn vector(&self, id: u64) -> Result<Option<Vec<f32>>> {
+        let mut vector = Vec::with_capacity(self.config.dim);
+        Ok(self.usable_store()?.vector(id, &mut vector)?.then_some(vector))
+    }
+
     /// Adds items with their `vectors` (items × dim numbers, unit norm), all or none; an item whose key is there
     /// already takes the place of the other and keeps its id. Of one key twice in a call the later wins. Returns the
     /// ids. Batches of 512 to 4,096 are quickest.
