@@ -9,20 +9,16 @@ mod data;
 mod faults;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use data::unit;
-use faults::{ALL, Action, CREATE, Faults, WRITE, places, setting};
+use faults::{ALL, Action, CREATE, Faults, WRITE, places, run_to_its_end, setting};
 use semblance_index::*;
 
 const DIM: usize = 8;
 const CHILD: &str = "SEMBLANCE_FAULT_CHILD";
-/// A child that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Key → version; the version says which vector.
 type Model = BTreeMap<u32, u64>;
@@ -201,24 +197,6 @@ struct Ended {
     /// A step of which it is not known whether it was kept.
     open: Option<usize>,
     text: String,
-}
-
-/// Status and error output of a child; the output alone if the child hangs.
-fn run_to_its_end(command: &mut Command) -> std::result::Result<(ExitStatus, String), String> {
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let stderr = child.stderr.take().unwrap();
-    let (send, receive) = mpsc::channel();
-    let reading = std::thread::spawn(move || {
-        let lines: Vec<String> = BufReader::new(stderr).lines().map_while(|l| l.ok()).collect();
-        let _ = send.send(());
-        lines.join("\n")
-    });
-    if receive.recv_timeout(PATIENCE).is_err() {
-        child.kill().unwrap();
-        child.wait().unwrap();
-        return Err(reading.join().unwrap());
-    }
-    Ok((child.wait().unwrap(), reading.join().unwrap()))
 }
 
 fn run_child(faults: &Faults, dir: &Path, how: &str, at: usize, action: Action) -> Ended {

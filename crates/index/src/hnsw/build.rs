@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use std::sync::Mutex;
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Relaxed, Release},
 };
 
 use rayon::prelude::*;
@@ -22,106 +22,14 @@ use crate::codes::coded_query::Query;
 use crate::codes::quantize::CodeView;
 use crate::config::{HnswConfig, Progress, Stage};
 use crate::hnsw::graph::{GraphData, GraphView, MAX_LEVEL, NONE, ground_stride};
+use crate::hnsw::growing_graph::{Growing, UNKNOWN, atomics};
+use crate::hnsw::layers::level_of;
 use crate::hnsw::neighbor_selection::Selection;
 use crate::hnsw::reachability::repair;
 use crate::hnsw::search::{Links, Pace, Scored, Scratch, descend, search_layer, with_scratch};
 
 /// Nodes linked between two reports of progress.
 const REPORT: usize = 4096;
-/// Of a node whose links come from a graph made before.
-const UNKNOWN: u16 = u16::MAX;
-
-struct Growing<'a> {
-    m: usize,
-    stride: usize,
-    levels: Vec<u8>,
-    ground: &'a [AtomicU32],
-    upper_start: Vec<u32>,
-    upper: &'a [AtomicU32],
-    /// Scores of the links on the ground layer with the node that has them.
-    scores: Vec<AtomicU32>,
-    /// How many of a node's links on the ground layer were taken, the rest having been passed over; or [`UNKNOWN`].
-    taken: Vec<Mutex<u16>>,
-    /// Entry node and its layer in one word, so that both are read together.
-    entry: AtomicU64,
-    entry_lock: Mutex<()>,
-}
-
-impl Links for Growing<'_> {
-    fn nodes(&self) -> usize {
-        self.levels.len()
-    }
-
-    #[inline(always)]
-    fn each(&self, node: u32, level: u8, mut visit: impl FnMut(u32)) {
-        for link in self.row(node, level) {
-            let link = link.load(Acquire);
-            if link == NONE {
-                break;
-            }
-            visit(link);
-        }
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, node: u32) {
-        crate::codes::kernel::prefetch(self.row(node, 0).as_ptr(), 128);
-    }
-}
-
-impl Growing<'_> {
-    fn row(&self, node: u32, level: u8) -> &[AtomicU32] {
-        if level == 0 {
-            &self.ground[node as usize * self.stride..][..2 * self.m]
-        } else {
-            let start = self.upper_start[node as usize] as usize + usize::from(level - 1) * self.m;
-            &self.upper[start..start + self.m]
-        }
-    }
-
-    fn entry(&self) -> Option<(u32, u8)> {
-        let word = self.entry.load(Acquire);
-        (word != u64::MAX).then_some((word as u32, (word >> 32) as u8))
-    }
-
-    /// Writes the links of a node, whose lock the caller holds.
-    fn put(&self, node: u32, layer: u8, selection: &Selection, taken: &mut u16) {
-        let row = self.row(node, layer);
-        for (i, place) in row.iter().enumerate() {
-            place.store(selection.links.get(i).map_or(NONE, |l| l.node), Release);
-        }
-        if layer == 0 {
-            *taken = selection.taken as u16;
-            for (place, link) in self.scores[node as usize * row.len()..].iter().zip(&selection.links) {
-                place.store(link.score.to_bits(), Relaxed);
-            }
-        }
-    }
-
-    fn set_entry(&self, node: u32) {
-        self.entry.store(u64::from(self.levels[node as usize]) << 32 | u64::from(node), Release);
-    }
-}
-
-/// The same numbers, for threads to share.
-fn atomics(numbers: &mut [u32]) -> &[AtomicU32] {
-    const { assert!(align_of::<AtomicU32>() == align_of::<u32>()) };
-    // SAFETY: an `AtomicU32` has the size of a `u32` and, here, its alignment; the borrow is exclusive, so while the
-    // result lives nobody reads or writes the numbers in any other way.
-    unsafe { &*(std::ptr::from_mut(numbers) as *const [AtomicU32]) }
-}
-
-/// Seeded layer of a node: geometric, a share of 1/m a layer (the paper's `1/ln m`), the same whatever the order.
-pub(crate) fn level_of(node: u32, config: &HnswConfig) -> u8 {
-    // SplitMix64: a good hash of (seed, node) is all the randomness needed.
-    let mut z = config.seed.wrapping_add(u64::from(node).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let uniform = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
-    let level = -(1.0 - uniform).ln() / (config.m as f64).ln();
-    (level as u64).min(u64::from(MAX_LEVEL)) as u8
-}
-
 /// Links all nodes of `codes` that `base` does not hold yet; nodes of `base` are the first of `codes`.
 pub(crate) fn extend(
     base: GraphData,
@@ -406,18 +314,6 @@ mod tests {
                 assert_eq!(Reached::from_entry(&extended.view()).missing(), [0; 0], "{size} {spread} {seed}");
             }
         }
-    }
-
-    #[test]
-    fn layers_are_seeded_and_thin_out() {
-        let config = HnswConfig::default();
-        let levels: Vec<u8> = (0..20_000).map(|n| level_of(n, &config)).collect();
-        let above = levels.iter().filter(|&&l| l > 0).count();
-        assert!((1000..1500).contains(&above), "{above} of 20000 above the ground, expected one in 16");
-        assert_ne!(
-            levels,
-            (0..20_000).map(|n| level_of(n, &HnswConfig { seed: 1, ..config.clone() })).collect::<Vec<_>>()
-        );
     }
 
     #[test]

@@ -3,7 +3,9 @@
 pub(crate) mod build;
 pub(crate) mod early_abandon;
 pub(crate) mod graph;
+mod growing_graph;
 pub(crate) mod hnsw_rs;
+mod layers;
 pub(crate) mod neighbor_selection;
 pub(crate) mod prefix_regression;
 pub(crate) mod reachability;

@@ -2,8 +2,14 @@
 //! `LD_PRELOAD`, so that it covers whatever a program calls.
 #![allow(dead_code)] // each test takes what it needs
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// A child that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Kinds of operations, to be added up.
 pub(crate) const OPEN: u32 = 1;
@@ -115,4 +121,22 @@ pub(crate) fn places(count: usize, few: usize, seed: u64) -> Vec<usize> {
 /// A number from the environment, for longer runs.
 pub(crate) fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Status and error output of a child; the output alone if the child hangs.
+pub(crate) fn run_to_its_end(command: &mut Command) -> std::result::Result<(ExitStatus, String), String> {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let (send, receive) = mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        let lines: Vec<String> = BufReader::new(stderr).lines().map_while(|l| l.ok()).collect();
+        let _ = send.send(());
+        lines.join("\n")
+    });
+    if receive.recv_timeout(PATIENCE).is_err() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        return Err(reading.join().unwrap());
+    }
+    Ok((child.wait().unwrap(), reading.join().unwrap()))
 }
