@@ -223,6 +223,22 @@ fn a_lost_graph_is_made_anew_from_the_stored_vectors() {
 }
 
 #[test]
+fn figures_of_a_single_class_are_said_to_mean_nothing() {
+    let dir = shop();
+    let keys = dir.run(["index", "export", "--index", "shop", "--out", "out"]).exits(0);
+    drop(keys);
+    let items = std::fs::read_to_string(dir.path("out/items.jsonl")).unwrap();
+    let one = items.lines().map(|line| {
+        let mut item: Value = serde_json::from_str(line).unwrap();
+        item["class"] = "same".into();
+        format!("{item}\n")
+    });
+    dir.write("out/items.jsonl", one.collect::<String>());
+    dir.run(["index", "import", "out/vectors.npy", "--index", "one"]).exits(0);
+    dir.run(["eval", "--index", "one"]).exits(0).complains_of(&["all items are of one class"]);
+}
+
+#[test]
 fn info_describes_what_made_the_index() {
     let dir = read_only();
     let info = dir.run(["index", "info", "--index", "shop", "--json"]).exits(0).json();

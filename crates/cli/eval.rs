@@ -1,5 +1,6 @@
 //! `semblance eval`: recall of an index or of a model on a data set, over its own items or a set of queries.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -154,8 +155,21 @@ pub(crate) struct Measured<'a> {
 }
 
 impl Measured<'_> {
+    /// Why the figures say nothing, if they do not.
+    fn remark(&self) -> Option<&'static str> {
+        let classes: HashSet<&str> = self.shelf.classes().filter_map(|(_, class)| class).collect();
+        match classes.len() {
+            0 => Some("no item has a class, so nothing is known to be a right answer: the figures are empty"),
+            1 => Some("all items are of one class, so every answer is right: Recall and MAP of 1 say nothing about the model"),
+            _ => None,
+        }
+    }
+
     pub(crate) fn finish(&self, report_folder: Option<&Path>, printer: Printer) -> anyhow::Result<Exit> {
         let args = self.args;
+        if let Some(remark) = self.remark() {
+            printer.warn(remark);
+        }
         let config = EvalConfig {
             ks: args.k.clone(),
             graph: !args.how.exact && args.index.is_some(),

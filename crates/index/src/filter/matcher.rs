@@ -1,8 +1,10 @@
 //! A filter made ready for many items: names are resolved and lists of values sorted once.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use serde_json::Value;
+use unicode_normalization::UnicodeNormalization;
 
 use super::value_order::{compare, compare_in_range, equal};
 use super::{Field, Filter};
@@ -21,8 +23,8 @@ pub(crate) enum Node<'f> {
 
 /// What a value of the field must be.
 pub(crate) enum Test<'f> {
-    /// One of these, which are sorted and different.
-    OneOf(Vec<&'f Value>),
+    /// One of these, which are sorted and different. Strings are there in both Unicode forms.
+    OneOf(Vec<Cow<'f, Value>>),
     /// Within bounds, numbers or strings.
     Within(Bounds<'f>),
     /// Not null.
@@ -56,13 +58,10 @@ impl<'f> Node<'f> {
             Filter::Not(inner) => Self::Not(Box::new(Self::new(inner))),
             Filter::And(filters) => Self::And(all(filters)),
             Filter::Or(filters) => Self::Or(all(filters)),
-            Filter::Eq { field, value } => Self::One(Field::parse(field), Test::OneOf(vec![value])),
-            Filter::In { field, values } => {
-                let mut values: Vec<&Value> = values.iter().collect();
-                values.sort_by(|a, b| compare(a, b));
-                values.dedup_by(|a, b| equal(a, b));
-                Self::One(Field::parse(field), Test::OneOf(values))
+            Filter::Eq { field, value } => {
+                Self::One(Field::parse(field), Test::one_of(std::slice::from_ref(value)))
             }
+            Filter::In { field, values } => Self::One(Field::parse(field), Test::one_of(values)),
             Filter::Range { field, gt, gte, lt, lte } => {
                 let bounds =
                     Bounds { gt: gt.as_ref(), gte: gte.as_ref(), lt: lt.as_ref(), lte: lte.as_ref() };
@@ -91,7 +90,19 @@ impl<'f> Node<'f> {
     }
 }
 
-impl Test<'_> {
+impl<'f> Test<'f> {
+    /// One text has several Unicode forms, and what is typed may be in another than what is stored.
+    fn one_of(values: &'f [Value]) -> Self {
+        let mut all: Vec<Cow<'f, Value>> = values.iter().map(Cow::Borrowed).collect();
+        for text in values.iter().filter_map(Value::as_str).filter(|text| !text.is_ascii()) {
+            all.push(Cow::Owned(Value::String(text.nfc().collect())));
+            all.push(Cow::Owned(Value::String(text.nfd().collect())));
+        }
+        all.sort_by(|a, b| compare(a, b));
+        all.dedup_by(|a, b| equal(a, b));
+        Self::OneOf(all)
+    }
+
     /// Whether a value of the field passes: of a list, one of its elements.
     pub(crate) fn accepts(&self, value: &Value) -> bool {
         match (self, value) {
@@ -117,5 +128,24 @@ impl Bounds<'_> {
     /// One of the bounds: all of a valid range are of one type.
     pub(crate) fn any(&self) -> Option<&Value> {
         self.gt.or(self.gte).or(self.lt).or(self.lte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::NewItem;
+
+    #[test]
+    fn a_text_is_found_in_whatever_unicode_form_it_is_typed() {
+        let (composed, decomposed) = ("gr\u{fc}n", "gru\u{308}n");
+        for (stored, typed) in [(composed, decomposed), (decomposed, composed), (composed, composed)] {
+            let mut item = NewItem::new(stored);
+            item.metadata.insert("colour".into(), stored.into());
+            let item = item.with_id(1);
+            assert!(Filter::eq("colour", typed).matches(&item) && Filter::eq("key", typed).matches(&item));
+            assert!(Filter::any_of("colour", ["red", typed]).matches(&item));
+            assert!(!Filter::eq("colour", "grun").matches(&item));
+        }
     }
 }

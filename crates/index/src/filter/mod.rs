@@ -2,8 +2,9 @@
 //!
 //! A field is `key`, `class`, `super_class`, `id`, or the name of a metadata entry (`metadata.` in front says so where
 //! an entry has one of those four names). Values are compared by type: numbers with numbers, whatever their notation
-//! (`1` equals `1.0`) and without loss of digits, strings with strings in byte order. A list meets a condition if one of its elements does. A
-//! missing field meets no condition, so [`Filter::Not`] of one accepts it.
+//! (`1` equals `1.0`) and without loss of digits, strings with strings in byte order; a string equals itself in another
+//! Unicode form. A list meets a condition if one of its elements does. A missing field meets no condition, so
+//! [`Filter::Not`] of one accepts it.
 
 mod columns;
 mod columns_file;
