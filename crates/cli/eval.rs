@@ -160,7 +160,9 @@ impl Measured<'_> {
         let classes: HashSet<&str> = self.shelf.classes().filter_map(|(_, class)| class).collect();
         match classes.len() {
             0 => Some("no item has a class, so nothing is known to be a right answer: the figures are empty"),
-            1 => Some("all items are of one class, so every answer is right: Recall and MAP of 1 say nothing about the model"),
+            1 => Some(
+                "all items are of one class, so every answer is right: Recall and MAP of 1 say nothing about the model",
+            ),
             _ => None,
         }
     }
