@@ -12,7 +12,7 @@ use semblance_index::Item;
 use semblance_query::Engine;
 
 use crate::answer_args::PicturesArg;
-use crate::printer::Printer;
+use crate::printer::{Printer, shown};
 use crate::search::Answered;
 
 /// Longest side of a picture in pixels.
@@ -71,16 +71,16 @@ pub(crate) fn show(results: &[Answered<'_>], engine: &Engine, protocol: Protocol
         if let Ok(image) = engine.read(answer.photo) {
             draw(&mut out, &image)?;
         }
-        writeln!(out, "{}", answer.title())?;
+        writeln!(out, "{}", shown(&answer.title()))?;
         if let Some(remark) = answer.remark() {
-            writeln!(out, "  {remark}")?;
+            writeln!(out, "  {}", shown(&remark))?;
         }
         for hit in &answer.hits {
             if let Some(image) = of_item(engine, &hit.item) {
                 draw(&mut out, &image)?;
             }
             let line = crate::search::hits(std::slice::from_ref(hit), engine.pictures());
-            out.write_all(line.as_bytes())?;
+            out.write_all(shown(&line).as_bytes())?;
         }
     }
     Ok(out.flush()?)

@@ -21,7 +21,7 @@ pub(crate) struct Printer {
 impl Printer {
     /// Writes a command's result to stdout: `value` as JSON, or what `text` makes of it.
     pub(crate) fn result<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
-        let mut page = if self.json { serde_json::to_string_pretty(value)? } else { text(value) };
+        let mut page = if self.json { serde_json::to_string_pretty(value)? } else { shown(&text(value)).into_owned() };
         if !page.ends_with('\n') {
             page.push('\n');
         }
@@ -33,13 +33,13 @@ impl Printer {
     /// A remark on stderr, unless quiet. A closed stderr is no reason to stop.
     pub(crate) fn note(self, message: impl std::fmt::Display) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "{message}");
+            let _ = writeln!(io::stderr(), "{}", shown(&message.to_string()));
         }
     }
 
     /// A warning on stderr, even when quiet: something was left out of the result.
     pub(crate) fn warn(self, message: impl std::fmt::Display) {
-        let _ = writeln!(io::stderr(), "warning: {message}");
+        let _ = writeln!(io::stderr(), "warning: {}", shown(&message.to_string()));
     }
 
     /// What stopped the command, with its causes, on stderr.
@@ -53,7 +53,7 @@ impl Printer {
                 message.push_str(&text);
             }
         }
-        let _ = writeln!(io::stderr(), "error: {message}");
+        let _ = writeln!(io::stderr(), "error: {}", shown(&message));
     }
 
     /// A progress bar on stderr; draws nothing when quiet or when stderr is no terminal. A `total` of 0 stands for an
@@ -68,6 +68,20 @@ impl Printer {
         bar.enable_steady_tick(Duration::from_millis(500));
         Bar(bar, !self.quiet)
     }
+}
+
+/// Text for a terminal. Names of files and classes can hold control characters, which would be commands to it: they are
+/// written out. Line breaks and tabs stay.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_command) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_command(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
+    }
+    shown.into()
 }
 
 /// A progress bar that disappears when dropped.
@@ -100,5 +114,16 @@ impl Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_to_a_terminal_are_written_out() {
+        assert_eq!(shown("shoes/1.jpg\tÄpfel\n"), "shoes/1.jpg\tÄpfel\n");
+        assert_eq!(shown("a\u{1b}[31mb\r\u{7}\u{9b}0m"), "a\\u{1b}[31mb\\u{d}\\u{7}\\u{9b}0m");
     }
 }
