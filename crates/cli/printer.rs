@@ -21,7 +21,8 @@ pub(crate) struct Printer {
 impl Printer {
     /// Writes a command's result to stdout: `value` as JSON, or what `text` makes of it.
     pub(crate) fn result<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
-        let mut page = if self.json { serde_json::to_string_pretty(value)? } else { shown(&text(value)).into_owned() };
+        let mut page =
+            if self.json { serde_json::to_string_pretty(value)? } else { shown(&text(value)).into_owned() };
         if !page.ends_with('\n') {
             page.push('\n');
         }
