@@ -60,6 +60,11 @@ fn a_thousand_random_corruptions() {
     for codes in [Codes::F32, Codes::I8] {
         let dir = tempfile::tempdir().unwrap();
         let writer = build(dir.path(), codes);
+        // A second segment, and a bitmap of what it replaces and what is deleted.
+        let more: Vec<NewItem> = (N - 7..N + 30).map(|i| NewItem::new(format!("key {i}"))).collect();
+        writer.upsert(&more, &clustered(37, DIM, 3)).unwrap();
+        writer.delete_keys(&["key 1", "key 2"]).unwrap();
+        assert_eq!(writer.finish(&|_| {}).unwrap().segments.len(), 2);
         let right = answers(dir.path()).unwrap();
         let files = published(dir.path());
         for _ in 0..500 {
