@@ -94,7 +94,7 @@ pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit
 pub(crate) fn check(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
     let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
     let report = finish(printer, |progress| verify(&folder, progress))?;
-    // Whether the pictures are there says nothing about the index itself: a remark, and no fault.
+    // Missing pictures are not a fault of the index itself, so they are only a remark.
     let pictures = Index::open(&folder).ok().and_then(|index| PicturesView::of(&index).ok());
     let checked = Checked { report, pictures };
     printer.result(&checked, |checked| told(&checked.report, &folder))?;

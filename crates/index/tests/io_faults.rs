@@ -262,7 +262,7 @@ fn one_run(faults: &Faults, first: &Path, how: &str, at: usize, action: Action) 
         holds(&reader, &with).unwrap_or_else(|e| panic!("{without}; with the open step {e}\n{}", told()));
         model = with;
     }
-    // Written again, published, and made anew from the store: every vector stays right.
+    // Written again, published, and compacted from the store: every vector stays right.
     let more = Step::Upsert(9, &[3, 9, 22]);
     for step in [more, Step::Finish, Step::Merge, Step::Compact] {
         step.run(&writer).unwrap_or_else(|e| panic!("{e}\n{}", told()));

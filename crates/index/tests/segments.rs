@@ -5,7 +5,9 @@ mod data;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use data::{clustered, unit};
 use semblance_index::*;
@@ -122,21 +124,22 @@ fn publications_pile_up_no_more_segments_than_the_policy_allows() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), files + 3);
 }
 
-/// Writes while `work` builds a segment: a write that waited for the build would wait for ever, for it ends in the build.
-fn write_during(writer: &IndexWriter, work: impl FnOnce(&(dyn Fn(Progress) + Sync))) {
+/// Writes from another thread while `work` builds a segment, and waits for the writes within the build.
+fn write_during(writer: &Arc<IndexWriter>, work: impl FnOnce(&(dyn Fn(Progress) + Sync))) {
     let done = AtomicBool::new(false);
     work(&|_| {
-        if !done.swap(true, Ordering::Relaxed) {
-            // A step of a build holds no lock that a write on another thread needs.
-            std::thread::scope(|scope| {
-                let writing = scope.spawn(|| {
-                    writer.upsert(&items(9_000..9_002), &[unit(DIM, 1), unit(DIM, 2)].concat()).unwrap();
-                    writer.upsert(&items(5..6), &unit(DIM, 3)).unwrap();
-                    assert_eq!(writer.delete_keys(&["k6", "k9001"]).unwrap(), 2);
-                });
-                writing.join().unwrap();
-            });
+        if done.swap(true, Ordering::Relaxed) {
+            return;
         }
+        let ((send, receive), writer) = (std::sync::mpsc::channel(), writer.clone());
+        std::thread::spawn(move || {
+            writer.upsert(&items(9_000..9_002), &[unit(DIM, 1), unit(DIM, 2)].concat()).unwrap();
+            writer.upsert(&items(5..6), &unit(DIM, 3)).unwrap();
+            assert_eq!(writer.delete_keys(&["k6", "k9001"]).unwrap(), 2);
+            drop(writer);
+            send.send(()).unwrap();
+        });
+        receive.recv_timeout(Duration::from_secs(60)).expect("a write waits for the build");
     });
     assert!(done.into_inner(), "the work reports no progress");
 }
@@ -161,7 +164,7 @@ fn writes_go_on_while_segments_are_published_merged_and_compacted() {
     ];
     for (name, work) in works {
         let dir = tempfile::tempdir().unwrap();
-        let writer = segmented(dir.path(), &[1_100, 5, 5, 5, 5, 5, 5, 5, 5]);
+        let writer = Arc::new(segmented(dir.path(), &[1_100, 5, 5, 5, 5, 5, 5, 5, 5]));
         let reader = writer.reader().unwrap();
         if name == "publish" {
             writer.upsert(&items(2_000..2_050), &clustered(50, DIM, 4)).unwrap();

@@ -18,7 +18,7 @@ use crate::pictures::Pictures;
 use crate::problem::{Answer, Problem};
 use crate::view::encoded;
 
-/// Changes after which the searchable files are made anew at once.
+/// Number of changes that are published at once, without waiting for a quiet moment.
 const MANY: u64 = 512;
 /// Time without a change after which they are.
 const QUIET: Duration = Duration::from_secs(5);

@@ -6,11 +6,13 @@
 mod accepted_rows;
 mod segment_search;
 
+use std::ops::RangeInclusive;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use self::accepted_rows::AcceptedRows;
-use self::segment_search::{Answer, Wanted, choose};
+use self::segment_search::{SegmentAnswer, SegmentQuery, choose};
 use crate::backend::vector_index::{Neighbor, SearchParams};
 use crate::error::Result;
 use crate::segment::state::State;
@@ -85,13 +87,14 @@ impl<'a> Accepted<'a> {
     fn search(&self, query: &[f32], params: &SearchParams) -> Result<(Vec<Neighbor>, Explain)> {
         let padded = self.state.padded(query);
         let padded: &[f32] = padded.all();
+        let asked = Asked { query, padded, params };
         // A range has a width of its own to begin with: `k` is only its bound.
         let ef = if params.min_score.is_some() { params.ef_search.unwrap_or(64) } else { params.ef() };
-        let mut answers: Vec<(usize, Answer)> = Vec::with_capacity(self.segments.len());
+        let mut answers: Vec<(usize, SegmentAnswer)> = Vec::with_capacity(self.segments.len());
         let (mut scored, mut best) = (0, Vec::new());
         for rows in self.segments.iter().filter(|rows| rows.count > 0) {
             let first = self.first_ef(rows, ef);
-            let answer = self.search_segment(rows, query, padded, first, ef, params, &best, &mut scored)?;
+            let answer = asked.search(rows, first..=ef, &best, &mut scored)?;
             merge(&mut best, &answer.1.found, params.k);
             answers.push(answer);
         }
@@ -101,8 +104,7 @@ impl<'a> Accepted<'a> {
             for (rows, (width, answer)) in segments.zip(&mut answers) {
                 if *width < ef && may_hold_more(answer, &best, params.k) {
                     let again = (width.saturating_mul(2)).min(ef);
-                    *answer =
-                        self.search_segment(rows, query, padded, again, ef, params, &best, &mut scored)?.1;
+                    *answer = asked.search(rows, again..=ef, &best, &mut scored)?.1;
                 }
             }
             best.clear();
@@ -117,30 +119,6 @@ impl<'a> Accepted<'a> {
             recent: self.state.delta.count(),
         };
         Ok((self.with_recent(padded, best, params)?, explain))
-    }
-
-    /// Searches a segment, wider and wider as long as it may hold more of the answer. Returns the last width, too.
-    #[expect(clippy::too_many_arguments)]
-    fn search_segment(
-        &self,
-        rows: &AcceptedRows<'_>,
-        query: &[f32],
-        padded: &[f32],
-        mut width: usize,
-        ef: usize,
-        params: &SearchParams,
-        best: &[Neighbor],
-        scored: &mut usize,
-    ) -> Result<(usize, Answer)> {
-        loop {
-            params.cancel.check()?;
-            let answer = segment_search::search(rows, query, padded, Wanted::of(params, width), params)?;
-            *scored += answer.scored;
-            if width >= ef || !may_hold_more(&answer, best, params.k) {
-                return Ok((width, answer));
-            }
-            width = width.saturating_mul(2).min(ef);
-        }
     }
 
     /// Adds what was written since the publication.
@@ -160,8 +138,40 @@ impl<'a> Accepted<'a> {
     }
 }
 
+/// One query of all segments.
+struct Asked<'a> {
+    query: &'a [f32],
+    /// The query as the kernels want it.
+    padded: &'a [f32],
+    params: &'a SearchParams,
+}
+
+impl Asked<'_> {
+    /// Searches a segment with a pool of the first of these widths, and with wider ones as long as the segment may hold more
+    /// of the answer. Returns the width used last, too.
+    fn search(
+        &self,
+        rows: &AcceptedRows<'_>,
+        widths: RangeInclusive<usize>,
+        best: &[Neighbor],
+        scored: &mut usize,
+    ) -> Result<(usize, SegmentAnswer)> {
+        let (mut width, widest) = widths.into_inner();
+        loop {
+            self.params.cancel.check()?;
+            let wanted = SegmentQuery::of(self.params, width);
+            let answer = segment_search::search(rows, self.query, self.padded, wanted, self.params)?;
+            *scored += answer.scored;
+            if width >= widest || !may_hold_more(&answer, best, self.params.k) {
+                return Ok((width, answer));
+            }
+            width = width.saturating_mul(2).min(widest);
+        }
+    }
+}
+
 /// Whether nodes that a graph search left out may be among the best: the last it kept is.
-fn may_hold_more(answer: &Answer, best: &[Neighbor], k: usize) -> bool {
+fn may_hold_more(answer: &SegmentAnswer, best: &[Neighbor], k: usize) -> bool {
     let last = if best.len() >= k { best[k - 1].score } else { f32::NEG_INFINITY };
     answer.reached > last
 }

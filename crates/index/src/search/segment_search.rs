@@ -22,7 +22,7 @@ const CODE_ERROR: f32 = 0.02;
 
 /// What is asked of a segment.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct SegmentQuery {
     /// Neighbours of the whole search.
     pub(super) k: usize,
     /// Lowest score.
@@ -32,7 +32,7 @@ pub(super) struct Wanted {
 }
 
 /// What a segment answers.
-pub(super) struct Answer {
+pub(super) struct SegmentAnswer {
     /// Best first.
     pub(super) found: Vec<Neighbor>,
     pub(super) strategy: Strategy,
@@ -41,7 +41,7 @@ pub(super) struct Answer {
     pub(super) reached: f32,
 }
 
-impl Wanted {
+impl SegmentQuery {
     pub(super) fn of(params: &SearchParams, ef: usize) -> Self {
         Self { k: params.k, min: params.min_score.unwrap_or(f32::NEG_INFINITY), ef }
     }
@@ -67,16 +67,16 @@ pub(super) fn search(
     rows: &AcceptedRows<'_>,
     query: &[f32],
     padded: &[f32],
-    wanted: Wanted,
+    wanted: SegmentQuery,
     params: &SearchParams,
-) -> Result<Answer> {
+) -> Result<SegmentAnswer> {
     let mut strategy = choose(rows, params, wanted.ef);
     let mut scored = 0;
     if let (Strategy::Graph { ef }, Some(graph)) = (strategy, rows.segment.graph()?) {
         let searched = through_graph(rows, &graph, query, padded, ef, wanted, &mut scored)?;
         if let Some((nodes, ef, reached)) = searched {
             let found = rows.items(&nodes, wanted.k, wanted.min);
-            return Ok(Answer { found, strategy: Strategy::Graph { ef }, scored, reached });
+            return Ok(SegmentAnswer { found, strategy: Strategy::Graph { ef }, scored, reached });
         }
         // Where what counts lies far from the query, a graph search meets too little of it.
         strategy = Strategy::ExactMatches;
@@ -96,7 +96,7 @@ pub(super) fn search(
         best.extend(exact.listed(padded, block, k, wanted.min, |node| rows.tie(node)));
     }
     let found = rows.items(&best, k, wanted.min);
-    Ok(Answer { found, strategy, scored, reached: f32::NEG_INFINITY })
+    Ok(SegmentAnswer { found, strategy, scored, reached: f32::NEG_INFINITY })
 }
 
 /// Searches the graph and scores the best that count by their vectors. Returns them, the width of the pool in the end,
@@ -107,10 +107,10 @@ fn through_graph(
     query: &[f32],
     padded: &[f32],
     mut ef: usize,
-    wanted: Wanted,
+    wanted: SegmentQuery,
     scored: &mut usize,
 ) -> Result<Option<(Vec<Scored>, usize, f32)>> {
-    let Wanted { k, min, .. } = wanted;
+    let SegmentQuery { k, min, .. } = wanted;
     let segment = rows.segment;
     let codes = segment.codes()?.query(query);
     let all = rows.is_whole();

@@ -106,8 +106,8 @@ impl Store {
         let trees = loop {
             match guarded(&path, open) {
                 Err(IndexError::Store { what, .. }) if what.contains("could not acquire lock") => {
-                    // The caller has this crate's lock, so whoever has sled's is an earlier opening on its way out
-                    // (sled's threads end after it) or another program.
+                    // The caller holds this crate's lock. sled's lock is held by an earlier opening whose threads
+                    // have not ended yet, or by another program.
                     if Instant::now() > deadline {
                         let holder = "another program that opened its store".into();
                         return Err(IndexError::Locked { dir: dir.into(), holder });

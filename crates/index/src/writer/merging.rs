@@ -20,7 +20,7 @@ use crate::segment::segment_writer::SegmentWriter;
 use crate::segment::snapshot::{Segment, Snapshot};
 use crate::segment::state::State;
 
-/// Share of dead or new nodes up to which a graph is extended instead of built anew.
+/// Share of dead or new nodes up to which a graph is extended instead of rebuilt.
 const EXTEND_UP_TO: f64 = 0.3;
 
 /// How a merge runs.
@@ -183,7 +183,7 @@ fn merged(writer: &SegmentWriter<'_>, sources: &[&Segment]) -> Result<Option<Seg
     writer.extend(base, &RowSource::Segments(&rows)).map(Some)
 }
 
-/// Whether extending the graph of the first segment is less work than building one anew.
+/// Whether extending the graph of the first segment is less work than building a new one.
 fn can_extend(writer: &SegmentWriter<'_>, sources: &[&Segment]) -> Result<bool> {
     let [base, others @ ..] = sources else { return Ok(false) };
     if base.reader.graph()?.is_none() || writer.config.hnsw.builder != Builder::Native {

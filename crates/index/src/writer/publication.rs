@@ -28,13 +28,13 @@ struct Captured {
     epoch: u64,
     /// The published state that segments are kept of.
     base: Option<Arc<Snapshot>>,
-    /// Rows of those segments that do not count any more.
+    /// NewRows of those segments that do not count any more.
     hidden: Vec<Arc<RoaringBitmap>>,
-    rows: Rows,
+    rows: NewRows,
 }
 
 /// The rows that the new segment is made from.
-enum Rows {
+enum NewRows {
     /// All writes since the published state.
     InMemory(Arc<State>),
     /// Read from the store into files already.
@@ -111,10 +111,10 @@ impl IndexWriter {
         };
         let Captured { counters, reopened, epoch, base, hidden, rows } = captured;
         let (entry, batch) = match rows {
-            Rows::InMemory(state) => {
+            NewRows::InMemory(state) => {
                 (writer.write(&RowSource::Delta(&state.delta))?, Some((epoch, state.delta.batch())))
             }
-            Rows::Read(collected) => (writer.finish(*collected)?, None),
+            NewRows::Read(collected) => (writer.finish(*collected)?, None),
         };
         let mut edition = self.edition(counters.sequence);
         if let Some(base) = &base {
@@ -174,14 +174,14 @@ impl IndexWriter {
         });
         if let Some(recent) = recent {
             self.check_room(recent.delta.count() as u64, counters.items)?;
-            let rows = Rows::InMemory(recent.clone());
+            let rows = NewRows::InMemory(recent.clone());
             return Ok(Some(captured(recent.hidden.clone(), rows, base)));
         }
         let Some(base) = base else {
             self.check_room(counters.items, 0)?;
             let collected = writer.collect(&RowSource::Store(StoreRows::new(&store)?));
             let collected = collected.inspect_err(|_| writer.discard())?;
-            return Ok(Some(captured(vec![], Rows::Read(Box::new(collected)), None)));
+            return Ok(Some(captured(vec![], NewRows::Read(Box::new(collected)), None)));
         };
         let mut ids: BTreeSet<u64> = store.changed_since(base.manifest.sequence)?.into_iter().collect();
         let mut state = State::published(base.clone());
@@ -193,7 +193,7 @@ impl IndexWriter {
         self.check_room(ids.len() as u64, counters.items)?;
         let collected = writer.collect(&RowSource::Listed(&store, &ids));
         let collected = collected.inspect_err(|_| writer.discard())?;
-        Ok(Some(captured(state.hidden, Rows::Read(Box::new(collected)), Some(base))))
+        Ok(Some(captured(state.hidden, NewRows::Read(Box::new(collected)), Some(base))))
     }
 
     /// Makes a prepared state the one that readers open, here and in other processes. `recent` is that state with the

@@ -112,7 +112,7 @@ impl Picture {
             return Err(NoPicture::TooLarge);
         }
         let mut bytes = Vec::with_capacity(self.bytes as usize);
-        // The size of a file under /proc says nothing, and other files can grow.
+        // Files under /proc report a size of 0, and other files can grow.
         self.file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|_| NoPicture::Missing)?;
         if bytes.len() as u64 > limit {
             return Err(NoPicture::TooLarge);

@@ -5,7 +5,7 @@
 //! - [`PictureFolder`] opens regular files below one folder, which neither `..`, an absolute path nor a symbolic link leaves;
 //! - [`CataloguePictures`] opens the pictures of an index's items: those of its catalogue and those that were uploaded;
 //! - [`seal`](mod@seal) tells whether this user recorded the catalogue's folder for the index where it lies now. Otherwise the
-//!   folder must be named by whoever opens the index;
+//!   caller must name the folder;
 //! - [`PagePictures`] are the pictures that one page may show;
 //! - [`move_root`](fn@move_root) records another folder for a catalogue that was moved.
 

@@ -1,7 +1,7 @@
 //! Whether the folder that an index records for its pictures can be trusted.
 //!
 //! An index that came from elsewhere may name any folder of this machine, and pages and servers would show what lies there.
-//! So whoever builds an index seals the folder's name: with a secret of the user's, together with the place where the index
+//! Building an index therefore seals the folder's name: with a secret of the user's, together with the place where the index
 //! lies. A seal that fits says that this user recorded this folder for the index at this place. Nobody else can make one, and
 //! an index that is copied or moved leaves it behind.
 

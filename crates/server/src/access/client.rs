@@ -46,7 +46,7 @@ pub(crate) async fn find_client(State(app): State<Shared>, mut request: Request,
 }
 
 /// The nearest address that is no trusted proxy's, from the connection backwards. What stands before it in the header was
-/// written by whoever has that address, and means nothing.
+/// written by an untrusted client, and is ignored.
 fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[ProxyNetwork]) -> IpAddr {
     let is_proxy = |ip: IpAddr| trusted.iter().any(|ProxyNetwork(network)| network.contains(&ip));
     let mut nearest = peer.to_canonical();

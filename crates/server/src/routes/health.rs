@@ -16,7 +16,7 @@ pub(crate) async fn healthz() -> &'static str {
 
 /// Whether the server takes requests
 ///
-/// Indexes and models are open before the server listens, so it is ready till it is told to stop, or till the disk fails
+/// Indexes and models are open before the server listens, so it is ready until it stops, or until the disk fails
 /// under an index that it writes.
 #[utoipa::path(
     get, path = "/readyz", tag = "server",

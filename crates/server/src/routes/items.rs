@@ -136,7 +136,7 @@ fn size(item: &Item) -> usize {
     item.key.len() + item.metadata.iter().map(|(name, value)| name.len() + of(value) + 4).sum::<usize>()
 }
 
-/// What is odd about a filter, for whoever wonders why nothing was found.
+/// Warnings about conditions of a filter that no item can meet.
 pub(super) fn warnings(index: &Index, filter: Option<&Filter>) -> Answer<Vec<String>> {
     let warnings = filter.map(|filter| index.filter_warnings(filter)).transpose()?.unwrap_or_default();
     Ok(warnings.iter().map(ToString::to_string).collect())
