@@ -66,6 +66,8 @@ impl Serving {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(120)))
+            // A server that answers before it has read a body closes the connection, perhaps just when it is used again.
+            .max_idle_connections(0)
             .build();
         Self { child, url: url.to_owned(), agent: config.into(), token: None, log }
     }

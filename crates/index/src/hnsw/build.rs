@@ -30,6 +30,7 @@ use crate::hnsw::search::{Links, Pace, Scored, Scratch, descend, search_layer, w
 
 /// Nodes linked between two reports of progress.
 const REPORT: usize = 4096;
+
 /// Links all nodes of `codes` that `base` does not hold yet; nodes of `base` are the first of `codes`.
 pub(crate) fn extend(
     base: GraphData,
