@@ -18,6 +18,7 @@ mod exit;
 mod export;
 mod export_args;
 mod head_args;
+mod hint;
 mod index;
 mod inputs;
 mod loss_args;

@@ -47,6 +47,20 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// How photographs are gathered for the model.
     pub batch: BatchConfig,
+    /// What some answers advise the operator to do.
+    pub advice: OperatorAdvice,
+}
+
+/// What the operator can do about some refusals, in the words of the program that runs the server, such as its flags. Answers
+/// show it in brackets; an empty text is left out.
+#[derive(Debug, Clone, Default)]
+pub struct OperatorAdvice {
+    /// How to add a name to [`ServerConfig::public_hosts`].
+    pub public_host: String,
+    /// How to add an origin to [`ServerConfig::allowed_origins`], or a name to the public hosts.
+    pub allowed_origin: String,
+    /// How to write an evaluation report where the server looks for it.
+    pub report: String,
 }
 
 impl ServerConfig {
@@ -69,6 +83,7 @@ impl ServerConfig {
             threads: 0,
             limits: Limits::default(),
             batch: BatchConfig::default(),
+            advice: OperatorAdvice::default(),
         }
     }
 }

@@ -32,9 +32,7 @@ pub enum ServerError {
         listen: SocketAddr,
     },
     /// A token that is too short, or that no header can carry.
-    #[error(
-        "the token {what}: use at least 16 letters, digits or any of -._~+/=, such as `openssl rand -hex 32` prints"
-    )]
+    #[error("the token {what}: use at least 16 letters, digits or any of -._~+/=, drawn at random")]
     BadToken {
         /// What is wrong with it.
         what: &'static str,

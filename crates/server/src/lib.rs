@@ -32,6 +32,6 @@ mod work;
 
 pub use access::ProxyNetwork;
 pub use auth::Token;
-pub use config::{BatchConfig, IndexSource, Limits, ServerConfig, TlsFiles};
+pub use config::{BatchConfig, IndexSource, Limits, OperatorAdvice, ServerConfig, TlsFiles};
 pub use error::{Result, ServerError};
 pub use server::Server;

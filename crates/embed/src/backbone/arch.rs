@@ -146,7 +146,7 @@ impl Arch {
         all
     };
 
-    /// The name used on the command line and in configuration files.
+    /// The name used in configuration files and wherever users name an architecture.
     pub fn name(self) -> &'static str {
         NAMES[self as usize].1
     }
