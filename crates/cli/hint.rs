@@ -1,7 +1,7 @@
 //! What helps against an error, in commands and flags of this program, which the libraries do not know.
 
 use std::error::Error;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use semblance_embed::EmbedError;
 use semblance_index::IndexError;
@@ -59,7 +59,7 @@ fn of_index(error: &IndexError) -> Option<String> {
             format!("`semblance index compact --index {}` restores it from the store", name_of_file(path))
         }
         IndexError::StoreDamaged { path, .. } => {
-            let name = name_of_file(path);
+            let name = path.parent().map_or_else(|| "NAME".to_owned(), name_of);
             format!(
                 "`semblance index verify --index {name}` shows what is left, `semblance index export --index {name} --out \
                  FOLDER` saves what is published"
@@ -149,12 +149,13 @@ pub(crate) fn name_of(folder: &Path) -> String {
     }
 }
 
-/// The same of the index that a file lies in. A file named outside of its folder leaves the name open.
+/// The same of the index that a damaged file lies in, or that is damaged as a whole. A manifest can name a file of another
+/// folder: the name is then left open.
 fn name_of_file(path: &Path) -> String {
-    let is_inside = !path.components().any(|part| part == Component::ParentDir);
-    match path.parent() {
-        _ if path.is_dir() && !path.ends_with("store") => name_of(path),
-        Some(folder) if is_inside => name_of(folder),
+    let parts = path.file_name().zip(path.parent());
+    match parts {
+        _ if path.is_dir() => name_of(path),
+        Some((_, folder)) if !folder.ends_with("..") => name_of(folder),
         _ => "NAME".to_owned(),
     }
 }
@@ -317,6 +318,7 @@ mod tests {
         assert_eq!(name_of(Path::new("index-data/it's")), "'it'\\''s'");
         assert_eq!(name_of(Path::new("index-data/a b")), "'a b'");
         assert_eq!(name_of(Path::new("index-data/a;b")), "'a;b'");
-        assert_eq!(name_of_file(Path::new("index-data/shop/../../x")), "NAME");
+        assert_eq!(name_of_file(Path::new("../shop/items-000001.bin")), "../shop");
+        assert_eq!(name_of_file(Path::new("index-data/shop/../x")), "NAME");
     }
 }
