@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     let printer = Printer { json, quiet, threads };
     match run(&cli.command, printer) {
         Ok(exit) => exit.into(),
-        // Whoever read our output has read enough, as `head` does.
+        // The reader closed the pipe, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             printer.error(&error);

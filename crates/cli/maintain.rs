@@ -56,7 +56,7 @@ pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Removes items by key; unknown keys are told and make the exit code 1.
+/// Removes items by key; unknown keys are reported and make the exit code 1.
 pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit> {
     let mut keys = Vec::new();
     for key in &args.keys {

@@ -15,7 +15,7 @@ use semblance_query::{CataloguePictures, EvalConfig, PagePictures, Report, Study
 use crate::printer::Bar;
 use crate::report_args::ReportArgs;
 
-/// Where reports go that are given no folder: one folder an index.
+/// Where reports go that are given no folder: one folder per index.
 const REPORTS: &str = "runs/reports";
 
 /// Embeds the queries again with another treatment of their photographs.

@@ -25,7 +25,7 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Start a second stage from the weights of an earlier run: its checkpoint folder, or a weight file. Its head is
-    /// kept, unless the settings ask for another, which then starts anew
+    /// kept, unless the settings ask for another, which is then initialised
     #[arg(long, value_name = "PATH", conflicts_with = "model", help_heading = "Model")]
     pub(crate) init: Option<PathBuf>,
     #[command(flatten)]

@@ -10,7 +10,7 @@ use semblance_embed::{ModelSource, Precision};
 use crate::access::ProxyNetwork;
 use crate::auth::Token;
 
-/// Everything a [`crate::Server`] is told at its start.
+/// The settings of a [`crate::Server`].
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Where to listen; port 0 takes a free one. Beyond loopback a token is needed.
@@ -41,7 +41,7 @@ pub struct ServerConfig {
     /// Requests per second from one address, ten times as many at once; 0 for no limit. `None` allows 100 to addresses
     /// that are not on this machine.
     pub request_rate: Option<u32>,
-    /// Threads that answer requests; 0 means one a processor.
+    /// Threads that answer requests; 0 means one per processor.
     pub threads: usize,
     /// What a request may cost.
     pub limits: Limits,
@@ -120,7 +120,7 @@ pub struct Limits {
     pub pixels: u64,
     /// Longest side of an uploaded photograph in pixels.
     pub side: u32,
-    /// Thumbnails made at once; 0 means one a processor.
+    /// Thumbnails made at once; 0 means one per processor.
     pub decoders: usize,
     /// Thumbnails that may wait to be made, searches that may wait for a thread, and so on; beyond it requests are sent away
     /// for a while.
@@ -136,7 +136,7 @@ pub struct Limits {
     pub ef_search: usize,
     /// Time a request may take. Three quarters of it may go into sending the body.
     pub request_time: Duration,
-    /// Time that requests under way have when the server is told to stop.
+    /// Time that requests under way have when the server is stopping.
     pub shutdown_time: Duration,
     /// Memory for thumbnails in bytes.
     pub thumbnail_bytes: u64,

@@ -18,7 +18,7 @@ pub enum ServerError {
     #[error("no index to serve: name at least one")]
     NoIndex,
     /// Two indexes of one name.
-    #[error("two indexes are called {name:?}: indexes are told apart by the last part of their path")]
+    #[error("two indexes are called {name:?}: indexes are distinguished by the last part of their path")]
     RepeatedName {
         /// The name.
         name: String,
@@ -73,7 +73,7 @@ pub enum ServerError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Threads, sockets or signals are not to be had.
+    /// The system refused threads, sockets or signals.
     #[error("{what}: {source}")]
     System {
         /// What was tried.

@@ -3,8 +3,8 @@
 //! A proxy may pass on another name as `Host`, which the operator then gives as one of the public hosts.
 //!
 //! A page elsewhere can post a form to `127.0.0.1` (cross-site request forgery), or give its own name this machine's
-//! address and then be "the same origin" (DNS rebinding). The first is told by `Origin` and `Sec-Fetch-Site`, the second
-//! by `Host`, which a server on loopback knows.
+//! address and then be "the same origin" (DNS rebinding). The first shows in `Origin` and `Sec-Fetch-Site`, the second
+//! in `Host`, which a server on loopback knows.
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
