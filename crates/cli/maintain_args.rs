@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use semblance_index::{Durability, ExportFormat};
 
-use crate::args::{DatasetArgs, ExtractArgs, IndexArgs, IndexDirArgs, ModelArgs};
+use crate::args::{ExtractArgs, IndexArgs, IndexDirArgs, ModelArgs};
 use crate::condition_args::MetadataArgs;
+use crate::data::DatasetArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {

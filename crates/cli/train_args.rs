@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use semblance_embed::train::Freeze;
 
-use crate::args::{DatasetArgs, ModelArgs, positive};
+use crate::args::{ModelArgs, positive};
+use crate::data::DatasetArgs;
 use crate::head_args::HeadArgs;
 use crate::loss_args::LossArgs;
 
