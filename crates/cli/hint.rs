@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use semblance_embed::EmbedError;
+use semblance_embed::dataset::DatasetError;
 use semblance_index::IndexError;
 use semblance_query::QueryError;
 use semblance_server::{OperatorAdvice, ServerError};
@@ -28,6 +29,8 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<String> {
         of_embedder(error)
     } else if let Some(error) = cause.downcast_ref() {
         of_query(error)
+    } else if let Some(error) = cause.downcast_ref() {
+        of_dataset(error)
     } else {
         of_server(cause.downcast_ref()?)
     }
@@ -89,8 +92,14 @@ fn of_query(error: &QueryError) -> Option<String> {
         QueryError::NothingToDerive => Some("--whiten DIM or --augment asks for it".to_owned()),
         QueryError::Index(error) => of_index(error),
         QueryError::Embed(error) => of_embedder(error),
+        QueryError::Table(error) => of_dataset(error),
         _ => None,
     }
+}
+
+fn of_dataset(error: &DatasetError) -> Option<String> {
+    matches!(error, DatasetError::NotAFolder { .. })
+        .then(|| "--format table reads a list of pictures".to_owned())
 }
 
 fn of_embedder(error: &EmbedError) -> Option<String> {
@@ -106,6 +115,7 @@ fn of_embedder(error: &EmbedError) -> Option<String> {
             "--without-head leaves the head out, --format onnx has a place for every network".to_owned()
         }
         EmbedError::Export { .. } => "--format onnx has a place for every network".to_owned(),
+        EmbedError::Dataset(error) => return of_dataset(error),
         EmbedError::Diverged { .. } => "--lr, --warmup and --clip-norm set these".to_owned(),
         EmbedError::Exploded { .. } => {
             "--lr, --warmup, --clip-norm and --explode-factor set these".to_owned()
@@ -270,6 +280,8 @@ mod tests {
                 EmbedError::Validation { source: Box::new(QueryError::Index(missing())) }.into(),
                 &["semblance index build"],
             ),
+            (DatasetError::NotAFolder { path: "a.csv".into() }.into(), &["--format table"]),
+            (EmbedError::from(DatasetError::NotAFolder { path: "a.csv".into() }).into(), &["--format table"]),
             (ServerError::NoIndex.into(), &["--index"]),
             (
                 ServerError::TokenNeeded { listen: ([0, 0, 0, 0], 80).into() }.into(),
