@@ -1,4 +1,4 @@
-//! Pages of other sites: a browser lets them send requests here, so those that come from elsewhere are refused.
+//! Protection against requests that pages of other sites send through a browser: they are refused.
 //!
 //! A proxy may pass on another name as `Host`, which the operator then gives as one of the public hosts.
 //!

@@ -1,4 +1,4 @@
-//! What a file is that holds no weights, in words, with what to do about it.
+//! Recognises files that hold no weights, and describes them with what to do about it.
 
 use std::borrow::Cow;
 use std::io::Cursor;

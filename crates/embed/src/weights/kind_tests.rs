@@ -1,4 +1,4 @@
-//! Tests of what files are said to be.
+//! Tests of the descriptions of files without weights.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Changes on their way into the index: once per `Idempotency-Key`, cancelled before their commit or not at all.
+//! Applying changes to the index: once per `Idempotency-Key`, cancelled before the commit or not at all.
 
 use std::sync::Arc;
 
