@@ -195,7 +195,7 @@ pub enum QueryError {
         reason: String,
     },
     /// A file that is not an evaluation report.
-    #[error("{} is not an evaluation report: {reason}", path.display())]
+    #[error("{} is no report of an evaluation: {reason}", path.display())]
     ReadReport {
         /// The file.
         path: PathBuf,
