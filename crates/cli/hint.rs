@@ -106,9 +106,9 @@ fn of_embedder(error: &EmbedError) -> Option<String> {
     Some(match error {
         EmbedError::ArchNeeded { .. } => "--arch names the architecture".to_owned(),
         EmbedError::ArchMismatch { .. } => "leave out --arch".to_owned(),
-        EmbedError::SizeMismatch { what, .. } => {
+        EmbedError::SizeMismatch { what, found, .. } => {
             format!(
-                "leave out --{what}, or give the model to `semblance train` as --init to train it at another size"
+                "leave out --{what} (its own is --{what} {found}), or give the model to `semblance train` as --init to train it at another size"
             )
         }
         EmbedError::Export { fits_without_head: true, .. } => {
@@ -263,7 +263,7 @@ mod tests {
             ),
             (
                 EmbedError::SizeMismatch { path: "m".into(), what: "crop", found: 1, wanted: 2 }.into(),
-                &["leave out --crop", "--init"],
+                &["leave out --crop", "--crop 1", "--init"],
             ),
             (export(true).into(), &["--without-head", "--format onnx"]),
             (export(false).into(), &["--format onnx"]),
