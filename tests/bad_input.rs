@@ -182,7 +182,11 @@ fn indexes_that_are_none_or_not_whole() {
     std::fs::write(&manifest, &whole[..whole.len() / 2]).unwrap();
     refuses(&dir, &["eval", "--index", "shop"], &["manifest.json"]);
     std::fs::remove_file(&manifest).unwrap();
-    refuses(&dir, &["eval", "--index", "shop"], &["index-data/shop", "unfinished"]);
+    refuses(
+        &dir,
+        &["eval", "--index", "shop"],
+        &["index-data/shop", "unfinished", "--resume", "`semblance index compact --index shop`"],
+    );
     // A new build does not write over it, whatever state it is in.
     let again = ["index", "build", "--data", "cat", "--name", "shop"];
     let again: Vec<&str> = again.into_iter().chain(MODEL).collect();
@@ -199,7 +203,7 @@ fn an_index_of_another_model() {
     for command in [["search", "cat/products.csv", "--index", "shop"], ["eval", "--quiet", "--index", "shop"]]
     {
         let args: Vec<&str> = command.into_iter().chain(other).collect();
-        refuses(&dir, &args, &["index-data/shop", "built with model", "build a new index"]);
+        refuses(&dir, &args, &["index-data/shop", "built with model", "build a new index", "hint: --model"]);
     }
 }
 

@@ -40,6 +40,29 @@ fn doctor_reports_as_text_and_json() {
     dir.write("index-data/broken/notes.txt", "not an index");
     let found = dir.run(["doctor", "--json"]).exits(1).json();
     assert!(found["indexes"][0]["problem"].as_str().unwrap().contains("broken"), "{found}");
+    let hint = found["indexes"][0]["hint"].as_str().unwrap();
+    assert!(hint.contains("`semblance index build --name broken "), "{found}");
+    assert!(dir.run(["doctor"]).exits(1).stdout.contains(hint), "{hint}");
+}
+
+#[test]
+fn an_error_is_printed_once_with_the_command_that_helps() {
+    let dir = Dir::new();
+    for (index, name) in [("nowhere", "nowhere"), ("./my shop", "'./my shop'")] {
+        let search = ["search", "a.jpg", "--index", index];
+        let told = dir.run(search).exits(2).stderr;
+        let lines: Vec<&str> = told.lines().collect();
+        let [error, hint] = lines[..] else { panic!("two lines: {told}") };
+        assert!(error.starts_with("error: no index at ") && !error.contains("semblance"), "{told}");
+        assert!(hint.starts_with(&format!("hint: `semblance index build --name {name} ")), "{told}");
+        let told = dir.run(search.iter().chain(&["--json"])).exits(2).stderr;
+        let told: serde_json::Value = serde_json::from_str(&told).expect("one line of JSON on stderr");
+        assert_eq!(error.strip_prefix("error: "), told["error"].as_str());
+        assert_eq!(hint.strip_prefix("hint: "), told["hint"].as_str());
+    }
+    let told = dir.run(["data", "check", "--data", "nowhere", "--json"]).exits(2).stderr;
+    let told: serde_json::Value = serde_json::from_str(&told).expect("one line of JSON on stderr");
+    assert!(told["error"].as_str().unwrap().contains("nowhere") && told.get("hint").is_none(), "{told}");
 }
 
 #[test]

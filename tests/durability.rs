@@ -91,10 +91,26 @@ fn damage_is_found_and_mended() {
     );
     let refused = run(&dir, &["info", "--index", "shop"]);
     assert_eq!(refused.code, 2);
-    assert!(refused.stderr.contains("semblance index compact"), "{}", refused.stderr);
+    let told: Value = serde_json::from_str(&refused.stderr).expect("JSON on stderr");
+    let hint = told["hint"].as_str().expect("a hint");
+    assert!(hint.contains("`semblance index compact --index shop`"), "{hint}");
+    // The command that is advised, as it stands.
+    let advised = hint.split('`').nth(1).expect("a command");
+    dir.run(advised.split(' ').skip(1)).exits(0);
+    assert_eq!(done(&dir, &["info", "--index", "shop"])["items"], 40);
     done(&dir, &["rebuild", "--index", "shop"]);
     assert_eq!(done(&dir, &["verify", "--index", "shop"])["faults"], json!([]));
     assert_eq!(done(&dir, &["info", "--index", "shop"])["items"], 40);
+}
+
+#[test]
+fn an_index_without_a_model_asks_for_one() {
+    let dir = Dir::new();
+    catalogue(&dir);
+    done(&dir, &["import", "in/vectors.npy", "--index", "shop"]);
+    dir.run(["search", "p1.jpg", "--index", "shop"])
+        .exits(2)
+        .complains_of(&["does not record where its model is", "hint: --model says"]);
 }
 
 #[test]

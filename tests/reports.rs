@@ -229,6 +229,10 @@ fn every_option_is_measured() {
     stands_alone(&page);
     let rows = json["options"].as_array().unwrap();
     assert_eq!(rows.len(), 11, "plain and ten options");
+    let names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+    for name in ["plain", "--views flip", "--expand 5", "--rerank", "derive --augment 5", "combined"] {
+        assert!(names.contains(&name), "{name} is typed like this: {names:?}");
+    }
     for row in rows {
         let name = row["name"].as_str().unwrap();
         assert!(page.contains(name), "{name} is on the page");

@@ -171,7 +171,9 @@ fn shows_indexes_items_and_pictures() {
     let path = format!("{}?size=100", item["thumbnail"].as_str().expect("it"));
     assert!(server.send("GET", &path, &[("if-none-match", &tag)], None).is(304).body.is_empty());
 
-    server.get(&format!("{SHOP}/report")).fails(404, "no_report");
+    let told = server.get(&format!("{SHOP}/report")).fails(404, "no_report");
+    let message = told["message"].as_str().expect("words");
+    assert!(message.contains("`semblance eval --index NAME --report runs/reports/NAME`"), "{message}");
     dir.write("runs/reports/shop/report.html", "<!doctype html><title>r</title>");
     let report = server.get(&format!("{SHOP}/report")).is(200);
     assert!(report.header("content-security-policy").contains("sandbox"), "{:?}", report.headers);

@@ -49,7 +49,7 @@ fn a_second_stage_keeps_the_head_or_starts_another_and_says_so() {
     for loss in ["triplet", "eml"] {
         let out =
             stage(&dir, &["--init", "one/last", "--loss", loss, "--per-class", "2", "--out", loss]).exits(0);
-        assert!(!out.stderr.contains("anew"), "{}", out.stderr);
+        assert!(!out.stderr.contains("re-initialised"), "{}", out.stderr);
         let state = state(&dir, loss);
         assert_eq!(state["model"]["head"], serde_json::json!({ "kind": "linear", "dim": 16 }));
         assert_eq!(state["config"]["loss"]["name"], loss);
@@ -61,7 +61,7 @@ fn a_second_stage_keeps_the_head_or_starts_another_and_says_so() {
     }
 
     let other = ["--init", "one/last/model.safetensors", "--embedding-dim", "8", "--out", "other"];
-    stage(&dir, &other).exits(0).complains_of(&["anew", "one/last", "dim 16", "dim 8"]);
+    stage(&dir, &other).exits(0).complains_of(&["re-initialised", "one/last", "dim 16", "dim 8"]);
     assert_eq!(state(&dir, "other")["model"]["head"]["dim"], 8);
     // The same command goes on with the run, from its own weights.
     let more = ["--init", "one/last", "--embedding-dim", "8", "--out", "other", "--resume", "-q", "--json"];
@@ -76,12 +76,12 @@ fn a_learned_power_goes_on_unless_another_is_asked_for() {
     stage(&dir, &gem).exits(0);
     for (start, out) in [("--init", "two"), ("--model", "three")] {
         let same = stage(&dir, &[start, "one/last", "--pool", "gem", "--out", out]).exits(0);
-        assert!(!same.stderr.contains("anew"), "{}", same.stderr);
+        assert!(!same.stderr.contains("re-initialised"), "{}", same.stderr);
         assert_eq!(state(&dir, out)["model"]["pool"]["p"], 2.5);
     }
     let other = ["one/last", "--pool", "gem", "--gem-power", "4", "--out", "four"];
     stage(&dir, &[&["--init"], &other[..]].concat()).exits(0).complains_of(&[
-        "anew",
+        "re-initialised",
         "gem, p 2.5",
         "gem, p 4",
     ]);

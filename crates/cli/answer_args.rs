@@ -26,7 +26,7 @@ pub(crate) struct AnswerArgs {
     /// Power of the cosine that weighs those N [default: 3]
     #[arg(long, value_name = "ALPHA", requires = "expand", value_parser = power)]
     pub(crate) alpha: Option<f32>,
-    /// Order the N nearest anew by the neighbours they share with the query [without N: 100]
+    /// Re-rank the N nearest by the neighbours they share with the query [without N: 100]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100", value_parser = positive)]
     pub(crate) rerank: Option<usize>,
     /// Only the best picture of each class
@@ -57,7 +57,7 @@ impl AnswerArgs {
         told.extend(self.views.map(|views| format!("{} views", views.count())));
         told.extend(self.expand.map(|neighbours| format!("expanded by {neighbours}")));
         told.extend(self.rerank.map(|pool| format!("first {pool} re-ranked")));
-        told.extend(self.one_per_class.then(|| "one a class".to_owned()));
+        told.extend(self.one_per_class.then(|| "one per class".to_owned()));
         told
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::args::{DoctorArgs, INDEX_DIR};
 use crate::catalogue::PicturesView;
 use crate::exit::Exit;
+use crate::hint;
 use crate::printer::Printer;
 
 #[derive(Serialize)]
@@ -40,8 +41,18 @@ struct Finding {
     index: String,
     items: Option<usize>,
     problem: Option<String>,
+    /// What helps against it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
     /// The catalogue's pictures.
     pictures: Option<PicturesView>,
+}
+
+impl Finding {
+    fn of_error(index: String, items: Option<usize>, error: &anyhow::Error) -> Self {
+        let (problem, hint) = (Some(error.to_string()), hint::of(error));
+        Self { index, items, problem, hint, pictures: None }
+    }
 }
 
 pub(crate) fn run(args: &DoctorArgs, printer: Printer) -> anyhow::Result<Exit> {
@@ -100,13 +111,15 @@ fn indexes(folder: &Path) -> anyhow::Result<Vec<Finding>> {
         let index = path.display().to_string();
         found.push(match Index::open(&path) {
             Ok(open) => {
-                let (pictures, problem) = match PicturesView::of(&open) {
-                    Ok(pictures) => (Some(pictures), None),
-                    Err(error) => (None, Some(error.to_string())),
-                };
-                Finding { index, items: Some(open.len()), problem, pictures }
+                let items = Some(open.len());
+                match PicturesView::of(&open) {
+                    Ok(pictures) => {
+                        Finding { index, items, problem: None, hint: None, pictures: Some(pictures) }
+                    }
+                    Err(error) => Finding::of_error(index, items, &error),
+                }
             }
-            Err(error) => Finding { index, items: None, problem: Some(error.to_string()), pictures: None },
+            Err(error) => Finding::of_error(index, None, &error.into()),
         });
     }
     found.sort_by(|a, b| a.index.cmp(&b.index));
@@ -127,7 +140,10 @@ fn text(findings: &Findings) -> String {
     );
     for finding in &findings.indexes {
         let _ = match (&finding.problem, finding.items) {
-            (Some(problem), _) => writeln!(out, "index {}: {problem}", finding.index),
+            (Some(problem), _) => {
+                let hint = finding.hint.as_ref().map(|hint| format!(" ({hint})"));
+                writeln!(out, "index {}: {problem}{}", finding.index, hint.unwrap_or_default())
+            }
             (None, items) => writeln!(out, "index {}: {} items", finding.index, items.unwrap_or(0)),
         };
         if let Some(remark) = finding.pictures.as_ref().and_then(|pictures| pictures.remark.as_ref()) {

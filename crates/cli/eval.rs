@@ -204,7 +204,10 @@ impl Measured<'_> {
         drop(bar);
         printer.result(&result, text::render)?;
         if let Some(folder) = report_folder {
-            printer.note(format_args!("report: {}", folder.join("report.html").display()));
+            printer.note(format_args!(
+                "report: {} (`semblance eval --compare A B` compares two reports of the same queries)",
+                folder.join("report.html").display()
+            ));
         }
         Ok(Exit::Done)
     }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::args::{DatasetArgs, ExtractArgs, ModelArgs};
+use crate::args::{ExtractArgs, ModelArgs};
+use crate::data::DatasetArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedArgs {

@@ -11,7 +11,8 @@ use semblance_embed::extract::{ExtractConfig, Failure};
 use semblance_index::IndexError;
 use semblance_query::Engine;
 
-use crate::args::{DatasetArgs, ExtractArgs, FormatArg, HeaderArg, LayoutArgs, ModelArgs};
+use crate::args::{ExtractArgs, ModelArgs};
+use crate::data::{DatasetArgs, FormatArg, HeaderArg, LayoutArgs};
 use crate::printer::Printer;
 
 /// Where the sample catalogue is drawn when no data set is named.

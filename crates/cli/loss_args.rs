@@ -35,7 +35,7 @@ pub(crate) enum LossName {
     ProxyAnchor,
     /// ArcFace with several weights a class
     Subcenter,
-    /// Several centres a class, softly chosen
+    /// Several centres per class, softly chosen
     SoftTriple,
     /// Average precision with soft steps
     SmoothAp,

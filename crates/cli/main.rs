@@ -18,6 +18,7 @@ mod exit;
 mod export;
 mod export_args;
 mod head_args;
+mod hint;
 mod index;
 mod inputs;
 mod loss_args;
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
     let printer = Printer { json, quiet, threads };
     match run(&cli.command, printer) {
         Ok(exit) => exit.into(),
-        // Whoever read our output has read enough, as `head` does.
+        // The reader closed the pipe, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             printer.error(&error);

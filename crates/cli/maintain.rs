@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::args::IndexArgs;
 use crate::catalogue::{self as roots, PicturesView};
 use crate::exit::Exit;
+use crate::hint;
 use crate::index::show;
 use crate::inputs;
 use crate::maintain_args::{AddArgs, ExportArgs, ImportArgs, RemoveArgs, WriteArgs};
@@ -55,7 +56,7 @@ pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Removes items by key; unknown keys are told and make the exit code 1.
+/// Removes items by key; unknown keys are reported and make the exit code 1.
 pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit> {
     let mut keys = Vec::new();
     for key in &args.keys {
@@ -118,8 +119,11 @@ fn told(report: &VerifyReport, folder: &Path) -> String {
         let _ = write!(out, ", {stored} stored, {} changes not published yet", report.unpublished);
     }
     for fault in &report.faults {
-        let cure = if fault.rebuildable { "`semblance index compact` mends it" } else { "something is lost" };
-        let _ = write!(out, "\n{}: {} ({cure})", fault.path.display(), fault.what);
+        let _ = write!(out, "\n{}: {} (", fault.path.display(), fault.what);
+        let _ = match fault.rebuildable {
+            true => write!(out, "`semblance index compact --index {}` mends it)", hint::name_of(folder)),
+            false => write!(out, "something is lost)"),
+        };
     }
     for unchecked in &report.unchecked {
         let _ = write!(out, "\n{}: NOT CHECKED: {}", unchecked.path.display(), unchecked.why);

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use semblance_index::{Durability, ExportFormat};
 
-use crate::args::{DatasetArgs, ExtractArgs, IndexArgs, IndexDirArgs, ModelArgs};
+use crate::args::{ExtractArgs, IndexArgs, IndexDirArgs, ModelArgs};
 use crate::condition_args::MetadataArgs;
+use crate::data::DatasetArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {
@@ -52,7 +53,7 @@ pub(crate) struct ImportArgs {
     /// The vectors: a .npy or .safetensors file; or a .parquet or .jsonl file, which has the items in it
     #[arg(value_name = "VECTORS")]
     pub(crate) vectors: PathBuf,
-    /// The items, one JSON object a line [default: items.jsonl beside the vectors]
+    /// The items, one JSON object per line [default: items.jsonl beside the vectors]
     #[arg(long, value_name = "FILE")]
     pub(crate) items: Option<PathBuf>,
     /// Name of the index to import into, which is made if it is not there, or a path (with a / in it)

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use serde_json::json;
+
+use crate::hint;
 
 /// How and how much to print.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +46,7 @@ impl Printer {
         let _ = writeln!(io::stderr(), "warning: {}", shown(&message.to_string()));
     }
 
-    /// What stopped the command, with its causes, on stderr.
+    /// What stopped the command, with its causes and what helps, on stderr: as text, or as one line of JSON.
     pub(crate) fn error(self, error: &anyhow::Error) {
         let mut message = String::new();
         for cause in error.chain() {
@@ -54,7 +57,14 @@ impl Printer {
                 message.push_str(&text);
             }
         }
-        let _ = writeln!(io::stderr(), "error: {}", shown(&message));
+        let hint = hint::of(error);
+        let text = match (self.json, &hint) {
+            (true, Some(hint)) => json!({ "error": message, "hint": hint }).to_string(),
+            (true, None) => json!({ "error": message }).to_string(),
+            (false, Some(hint)) => format!("error: {}\nhint: {}", shown(&message), shown(hint)),
+            (false, None) => format!("error: {}", shown(&message)),
+        };
+        let _ = writeln!(io::stderr(), "{text}");
     }
 
     /// A progress bar on stderr; draws nothing when quiet or when stderr is no terminal. A `total` of 0 stands for an

@@ -15,7 +15,7 @@ use semblance_query::{CataloguePictures, EvalConfig, PagePictures, Report, Study
 use crate::printer::Bar;
 use crate::report_args::ReportArgs;
 
-/// Where reports go that are given no folder: one folder an index.
+/// Where reports go that are given no folder: one folder per index.
 const REPORTS: &str = "runs/reports";
 
 /// Embeds the queries again with another treatment of their photographs.
@@ -61,10 +61,22 @@ pub(crate) fn write(
         };
         let chosen: Vec<Trial> = names.iter().flat_map(|name| name.0.clone()).collect();
         found.options = trials.run(&chosen, &|done, total| bar.set(done, total))?;
+        for row in &mut found.options {
+            row.name = flag(row.trial, &row.name);
+        }
     }
     bar.say("drawing the report");
     folder::write(dir, &found, &Thumbnails::default(), pictures)?;
     Ok(found.report)
+}
+
+/// How an option that was tried is asked for on the command line.
+fn flag(trial: Option<Trial>, name: &str) -> String {
+    match trial {
+        None | Some(Trial::Combined) => name.to_owned(),
+        Some(Trial::Augment | Trial::Whiten) => format!("derive --{name}"),
+        Some(_) => format!("--{name}"),
+    }
 }
 
 /// A picture of a data set.

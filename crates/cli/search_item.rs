@@ -65,7 +65,7 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// How an answer was found, a line a search; nothing if that was not asked for.
+/// How an answer was found, one line per search; nothing if that was not asked for.
 pub(crate) fn explained(searches: &[Explain]) -> String {
     searches.iter().fold(String::new(), |mut out, explain| {
         let _ = match explain.strategy {

@@ -11,10 +11,10 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::exit::Exit;
 use crate::printer::Printer;
 use crate::serve_args::{AccessArgs, LimitArgs, LogFormat, LogLevel, ServeArgs};
-use crate::{catalogue, inputs};
+use crate::{catalogue, hint, inputs};
 
 /// Where the token is looked for when no file is named.
-const TOKEN_VARIABLE: &str = "SEMBLANCE_TOKEN";
+pub(crate) const TOKEN_VARIABLE: &str = "SEMBLANCE_TOKEN";
 
 pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
     start_log(args.log, args.log_level);
@@ -36,6 +36,7 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
         threads: printer.threads.map_or(0, usize::from),
         limits: limits(&args.limits),
         batch: BatchConfig { size: args.limits.batch as usize, queue: args.limits.queue as usize },
+        advice: hint::for_operators(&args.reports),
         ..ServerConfig::new(args.listen, indexes)
     })?;
     for (name, remark) in server.indexes() {

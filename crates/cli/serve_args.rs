@@ -112,7 +112,7 @@ pub(crate) enum LogFormat {
     /// Lines for people
     #[default]
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 

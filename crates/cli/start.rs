@@ -101,7 +101,7 @@ fn second_stage(
     if let HeadStart::Anew { was, pooled } = start {
         let (head, pool) = (&embedder.config().head, embedder.config().pool());
         printer.note(format_args!(
-            "the head starts anew: {} has {} on {}, this run {} on {}",
+            "the head is re-initialised: {} has {} on {}, this run {} on {}",
             config.path.display(),
             spell(&was),
             spell(&pooled),

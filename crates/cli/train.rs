@@ -52,7 +52,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
     Ok(if summary.stopped { Exit::Interrupted } else { Exit::Done })
 }
 
-/// Steps after which the time a run will take can be told.
+/// Steps after which the remaining time is estimated.
 const ETA_AFTER: usize = 5;
 
 /// Trains with a progress bar on stderr.
@@ -216,7 +216,7 @@ fn loss(args: &LossArgs) -> anyhow::Result<LossConfig> {
     let normalizes = matches!(args.loss, LossName::Softmax | LossName::Eml | LossName::Npairs);
     if normalizes && args.scale.is_some() && args.normalize != Some(true) {
         anyhow::bail!(
-            "--scale says nothing to --loss {} without --normalize",
+            "--scale has no effect with --loss {} unless --normalize is set",
             name.as_str().unwrap_or_default()
         );
     }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use semblance_embed::train::Freeze;
 
-use crate::args::{DatasetArgs, ModelArgs, positive};
+use crate::args::{ModelArgs, positive};
+use crate::data::DatasetArgs;
 use crate::head_args::HeadArgs;
 use crate::loss_args::LossArgs;
 
@@ -25,7 +26,7 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Start a second stage from the weights of an earlier run: its checkpoint folder, or a weight file. Its head is
-    /// kept, unless the settings ask for another, which then starts anew
+    /// kept, unless the settings ask for another, which is then initialised
     #[arg(long, value_name = "PATH", conflicts_with = "model", help_heading = "Model")]
     pub(crate) init: Option<PathBuf>,
     #[command(flatten)]

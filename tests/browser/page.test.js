@@ -85,7 +85,7 @@ async function shot(page, name) {
   await page.screenshot({ path: join(process.env.SHOTS, `${name}.png`) });
 }
 
-test("a photo finds its product first, a crop searches anew, a click goes on and back", async () => {
+test("a photo finds its product first, a crop searches again, a click goes on and back", async () => {
   const page = await open();
   await accessible(page);
   await choose(page, 5);
@@ -212,7 +212,7 @@ test("items are browsed, added, found, and deleted", async () => {
   const evil = "<img src=x onerror=alert(1)>";
   await page.getByLabel("Class", { exact: true }).fill(evil);
   await page.getByLabel("Key", { exact: true }).fill("new/one");
-  await page.getByLabel("More, one a line").fill("colour: red\nprice: 12.5");
+  await page.getByLabel("More, one per line").fill("colour: red\nprice: 12.5");
   await accessible(page);
   await shot(page, "add");
   await page.getByRole("button", { name: "Add", exact: true }).click();

@@ -2,7 +2,7 @@
 //!
 //! `batches STATE LIST ROOT OUT`: the run's `last/state.json`, its table of photographs (with a header) and the folder
 //! their paths are relative to. Writes `OUT/loss.safetensors`, the loss's own parameters as they started, if it has any,
-//! and a file a batch, `OUT/000000.safetensors` and so on: the pixels `x` (n, 3, s, s) and the classes `labels` (n).
+//! and one file per batch, `OUT/000000.safetensors` and so on: the pixels `x` (n, 3, s, s) and the classes `labels` (n).
 
 use std::collections::HashMap;
 use std::path::Path;

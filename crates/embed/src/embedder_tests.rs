@@ -102,7 +102,7 @@ fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
     let own = tiny(5).config().transform.crop;
     let sized = |crop| ModelSource { crop: Some(crop), ..ModelSource::new(path.to_str().unwrap()) };
     let error = Embedder::open(&sized(own + 1)).unwrap_err().to_string();
-    assert!(error.contains(&format!("--crop {own}, not {}", own + 1)), "{error}");
+    assert!(error.contains(&format!("crop {own}, not {}", own + 1)), "{error}");
     assert!(Embedder::open(&sized(own)).is_ok());
     let weights = std::fs::read(path.join(MODEL_FILE)).unwrap();
     std::fs::write(path.join(MODEL_FILE), &weights[..weights.len() / 2]).unwrap();

@@ -60,7 +60,7 @@ pub enum EmbedError {
     },
 
     /// A weight file alone does not say which network it belongs to.
-    #[error("{path} does not say which architecture its weights belong to; name it with --arch ({known})")]
+    #[error("{path} does not say which architecture its weights belong to: name one of {known}")]
     ArchNeeded {
         /// The weight file.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum EmbedError {
     },
 
     /// A checkpoint's architecture is not the one asked for.
-    #[error("{path} holds a {found}, not a {wanted}; leave out --arch, or choose another model")]
+    #[error("{path} holds a {found}, not a {wanted}: ask for no architecture, or choose another model")]
     ArchMismatch {
         /// The checkpoint.
         path: PathBuf,
@@ -81,8 +81,8 @@ pub enum EmbedError {
 
     /// A checkpoint prepares photographs for another size than the one asked for.
     #[error(
-        "{path} prepares photographs its own way, with --{what} {found}, not {wanted}; leave out --{what}, or give it as \
-         --init to train it at another size"
+        "{path} prepares photographs with {what} {found}, not {wanted}: ask for no other {what}; only a training that starts from \
+         its weights can have another"
     )]
     SizeMismatch {
         /// The checkpoint.
@@ -158,7 +158,7 @@ pub enum EmbedError {
     },
 
     /// A model that another program's form has no place for.
-    #[error("{arch} cannot be exported as {format}: {reason}; --format onnx has a place for every network")]
+    #[error("{arch} cannot be exported as {format}: {reason}; ONNX has a place for every network")]
     Export {
         /// Its architecture.
         arch: String,
@@ -166,6 +166,8 @@ pub enum EmbedError {
         format: &'static str,
         /// Why not.
         reason: String,
+        /// True if the network can be exported without its head.
+        fits_without_head: bool,
     },
 
     /// Training ran away.

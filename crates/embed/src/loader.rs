@@ -1,4 +1,4 @@
-//! Batches of pixels, decoded in parallel ahead of whoever consumes them.
+//! Batches of pixels, decoded in parallel ahead of their consumer.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -347,7 +347,7 @@ mod tests {
         let work = Arc::clone(&loader.work);
         assert_eq!(loader.next().unwrap().indices.len(), 8000);
         drop(loader);
-        // 400,000 pictures would take minutes; what remains is one a thread.
+        // 400,000 pictures would take minutes; what remains is one per thread.
         let start = Instant::now();
         while Arc::strong_count(&work) > 1 {
             assert!(start.elapsed() < Duration::from_secs(20), "the threads work on");

@@ -32,14 +32,14 @@ pub enum SamplerConfig {
         /// Samples of each class (K).
         per_class: usize,
     },
-    /// Anchor, positive, negative, anchor, positive, negative, …: for each triplet two different classes, drawn anew, two
+    /// Anchor, positive, negative, anchor, positive, negative, …: for each triplet two different classes, drawn again, two
     /// different samples of the first, which therefore has at least two, and one of the second.
     Triplet {
         /// Samples in a batch: three times the number of triplets.
         batch: usize,
     },
     /// P × K within categories, so that the negatives are hard: for each batch `super_classes` different super classes,
-    /// drawn anew, an equal share of `classes` different classes of each, and `per_class` samples of each class as
+    /// drawn again, an equal share of `classes` different classes of each, and `per_class` samples of each class as
     /// for `ClassBalanced`. Super classes with fewer classes than their share are left out.
     Hierarchical {
         /// Different super classes in a batch.
@@ -88,7 +88,7 @@ pub enum SamplerError {
         samples: usize,
     },
     /// Fewer classes than one batch takes.
-    #[error("{wanted} classes a batch, but the data set has {classes}: choose fewer, or more data")]
+    #[error("{wanted} classes per batch, but the data set has {classes}: choose fewer, or more data")]
     TooFewClasses {
         /// Classes in a batch.
         wanted: usize,
@@ -104,7 +104,7 @@ pub enum SamplerError {
     /// Fewer super classes with enough classes than one batch takes.
     #[error(
         "{wanted} super classes with at least {share} classes each, but the data set has {found}: choose fewer, or fewer \
-         classes a batch"
+         classes per batch"
     )]
     TooFewSuperClasses {
         /// Super classes in a batch.
@@ -115,7 +115,9 @@ pub enum SamplerError {
         found: usize,
     },
     /// Classes that super classes cannot share evenly.
-    #[error("{classes} classes a batch cannot be shared by {super_classes} super classes: choose a multiple")]
+    #[error(
+        "{classes} classes per batch cannot be shared by {super_classes} super classes: choose a multiple"
+    )]
     UnevenShare {
         /// Different classes in a batch.
         classes: usize,
@@ -216,14 +218,14 @@ impl Sampler {
             }
             SamplerConfig::ClassBalanced { classes: 0, .. }
             | SamplerConfig::Hierarchical { classes: 0, .. } => {
-                Err(SamplerError::Zero { name: "classes a batch" })
+                Err(SamplerError::Zero { name: "classes per batch" })
             }
             SamplerConfig::ClassBalanced { per_class: 0, .. }
             | SamplerConfig::Hierarchical { per_class: 0, .. } => {
-                Err(SamplerError::Zero { name: "photographs a class" })
+                Err(SamplerError::Zero { name: "photographs per class" })
             }
             SamplerConfig::Hierarchical { super_classes: 0, .. } => {
-                Err(SamplerError::Zero { name: "super classes a batch" })
+                Err(SamplerError::Zero { name: "super classes per batch" })
             }
             SamplerConfig::Hierarchical { super_classes, classes: wanted, .. } => {
                 enough_classes(wanted)?;

@@ -80,17 +80,18 @@ fn write(folder: &Path, (tensors, config): (BTreeMap<String, Tensor>, Value)) ->
 fn convert(embedder: &Embedder, with_head: bool) -> Result<(BTreeMap<String, Tensor>, Value)> {
     let (config, transform) = (embedder.config(), embedder.transform());
     let arch = config.arch;
-    let refused = |reason: &str| EmbedError::Export {
+    let refused = |reason: String, fits_without_head| EmbedError::Export {
         arch: arch.to_string(),
         format: "safetensors for timm",
-        reason: reason.to_owned(),
+        reason,
+        fits_without_head,
     };
-    let names = names(arch).ok_or_else(|| refused("timm does not have it"))?;
+    let names = names(arch).ok_or_else(|| refused("timm does not have it".to_owned(), false))?;
     let mut tensors = BTreeMap::new();
     for (name, param) in embedder.store().entries("backbone.") {
         let bare = &name["backbone.".len()..];
         let theirs = if arch == Arch::MobileNetV2 { mobilenet_v2(bare) } else { Some(bare.to_owned()) };
-        let theirs = theirs.ok_or_else(|| refused(&format!("its tensor {bare} has no place there")))?;
+        let theirs = theirs.ok_or_else(|| refused(format!("its tensor {bare} has no place there"), false))?;
         if let Some(norm) = theirs.strip_suffix("running_mean") {
             let device = param.var.device();
             tensors.insert(format!("{norm}num_batches_tracked"), Tensor::zeros((), DType::I64, device)?);
@@ -109,12 +110,12 @@ fn convert(embedder: &Embedder, with_head: bool) -> Result<(BTreeMap<String, Ten
     if with_head {
         let pool = config.pool();
         arguments = pooling(arch, pool).ok_or_else(|| {
-            refused(&format!("timm cannot pool by {pool}; --without-head leaves the head out"))
+            refused(format!("timm cannot pool by {pool}, but it has the network without its head"), true)
         })?;
         let head = embedder.head();
         if !head.is_linear() {
-            let reason = "its head is more than a linear layer, which timm has no place for; --without-head leaves it out";
-            return Err(refused(reason));
+            let reason = "its head is more than a linear layer, but timm has the network without its head";
+            return Err(refused(reason.to_owned(), true));
         }
         last = head.folded_behind(last)?;
     }

@@ -105,14 +105,14 @@ fn pooling_is_told_by_timms_arguments() {
 fn what_timm_does_not_have_is_refused_with_what_to_do() {
     let refused = |arch, pool, head| convert(&model(arch, pool, head), true).unwrap_err().to_string();
     let error = refused(Arch::ResNet10Tiny, None, HeadConfig::Pooled);
-    assert!(error.contains("resnet10_tiny") && error.contains("onnx"), "{error}");
+    assert!(error.contains("resnet10_tiny") && error.contains("ONNX"), "{error}");
     let mlp = HeadConfig::Mlp { dim: 4, hidden: vec![8], activation: HeadActivation::Gelu };
     for head in [mlp.clone(), HeadConfig::LayerNorm { dim: None }] {
         let error = refused(Arch::ResNet18, None, head);
-        assert!(error.contains("--without-head") && error.contains("onnx"), "{error}");
+        assert!(error.contains("without its head") && error.contains("ONNX"), "{error}");
     }
     let error = refused(Arch::VitTiny16, Some(Pool::ClassAndMean), HeadConfig::Pooled);
-    assert!(error.contains("class_and_mean") && error.contains("--without-head"), "{error}");
+    assert!(error.contains("class_and_mean") && error.contains("without its head"), "{error}");
 
     let (tensors, config) = convert(&model(Arch::ResNet18, Some(Pool::Gem { p: 3.0 }), mlp), false).unwrap();
     assert_eq!((&config["num_classes"], &config["semblance"]["without_head"]), (&0.into(), &true.into()));

@@ -1,5 +1,5 @@
 //! This crate's side of `benches/peers/index`: builds and searches on command, so that a script can measure it in turn
-//! with others. Commands on standard input, a JSON object a line on standard output:
+//! with others. Commands on standard input, one JSON object per line on standard output:
 //!
 //! `build DIR CODES BUILDER M EF_CONSTRUCTION` · `open DIR` · `search EF THREADS REPEAT` · `exact K QUERIES` ·
 //! `filter CLASS_COUNT EF` · `own EF STEP` · `memory`

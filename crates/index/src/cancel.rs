@@ -1,4 +1,4 @@
-//! Stopping work that nobody waits for any more.
+//! Cancellation of searches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

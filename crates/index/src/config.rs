@@ -52,7 +52,7 @@ impl IndexConfig {
             return bad("dim", self.dim.to_string(), "1 to 65536");
         }
         if !(2..=128).contains(&self.hnsw.m) {
-            return bad("hnsw.m", self.hnsw.m.to_string(), "2 to 128 links a node");
+            return bad("hnsw.m", self.hnsw.m.to_string(), "2 to 128 links per node");
         }
         if !(1..=10_000).contains(&self.hnsw.ef_construction) {
             return bad(
@@ -91,7 +91,7 @@ impl Default for HnswConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Builder {
-    /// This crate's own, parallel, over the codes the search walks on; extends a graph instead of building it anew.
+    /// This crate's own, parallel, over the codes the search walks on; extends a graph instead of building it again.
     #[default]
     Native,
     /// The crate `hnsw_rs`, over the f32 vectors.

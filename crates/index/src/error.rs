@@ -11,15 +11,14 @@ pub type Result<T, E = IndexError> = std::result::Result<T, E>;
 pub enum IndexError {
     // ---- the index as a whole -------------------------------------------------------------------------------
     /// The folder holds no index.
-    #[error("no index at {}: build one first with `semblance index build`", dir.display())]
+    #[error("no index at {}: build one first", dir.display())]
     Missing {
         /// Folder that was asked for.
         dir: PathBuf,
     },
     /// Building began and never finished.
     #[error(
-        "the index at {} is unfinished (its manifest is missing): resume it with the same `semblance index build` command and --resume, \
-         or make it searchable from what it holds with `semblance index compact`",
+        "the index at {} is unfinished (its manifest is missing): resume its building, or compact it to make searchable what it holds",
         dir.display()
     )]
     Unfinished {
@@ -83,7 +82,7 @@ pub enum IndexError {
         holder: String,
     },
     /// A derived file is damaged; the store can restore it.
-    #[error("{} is damaged ({what}): restore it from the store with `semblance index compact`", path.display())]
+    #[error("{} is damaged ({what}): compact the index to restore it from the store", path.display())]
     Damaged {
         /// The damaged file.
         path: PathBuf,
@@ -91,7 +90,7 @@ pub enum IndexError {
         what: String,
     },
     /// The store itself, the truth, is damaged.
-    #[error("the store at {} is damaged ({what}): see what is left with `semblance index verify`, and export or rebuild it", path.display())]
+    #[error("the store at {} is damaged ({what}): verify the index to see what is left, and export or rebuild it", path.display())]
     StoreDamaged {
         /// Folder of the store.
         path: PathBuf,

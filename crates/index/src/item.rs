@@ -1,4 +1,4 @@
-//! What an index knows of a vector beside the vector.
+//! Items: the key, class and metadata that belong to a vector.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

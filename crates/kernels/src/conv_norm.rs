@@ -243,8 +243,8 @@ impl CustomOp3 for ConvNormOp {
                 host::with_values(OP, "the parameters", third, |third| {
                     let p = self.parameters(second, third);
                     let (dims, scales) = ((s.n, s.out_c, s.out_plane()), (p.gamma, p.beta));
-                    // The gradient takes the place of z, so that memory shrinks on the way back. Whoever goes back twice
-                    // pays with a second convolution.
+                    // The gradient takes the place of z, so that memory shrinks on the way back. A second
+                    // backward pass computes the convolution again.
                     let mut dz = z.take().unwrap_or_else(|| conv2d::forward(s, x, p.weight, None));
                     let (dgamma, dbeta) =
                         host::with_values(OP, "the gradient", grad, |grad| match &masked {

@@ -1,4 +1,4 @@
-//! The geometry of a convolution, checked once at the door.
+//! The geometry of a convolution, checked once, on construction.
 
 use rayon::prelude::*;
 

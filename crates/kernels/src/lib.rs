@@ -55,8 +55,8 @@
 //! **Threads.** A layer is divided into rectangles of pixels × output channels: pieces of input that fit a core's
 //! second-level cache while the weights stream by or, where pixels are few, pieces of the weights. Any rayon pool will
 //! do; results do not depend on the number of threads except by the choice of algorithm. Its threads stay with a run from
-//! the first layer to the last instead of going back to the pool between layers, and whoever leads the run never waits for
-//! one that has not begun a piece.
+//! the first layer to the last instead of going back to the pool between layers, and the thread that leads the run never
+//! waits for one that has not begun a piece.
 //!
 //! **Share of the peak.** Measured on two cores of a Zen 4 server, each good for 115 GFLOP/s by independent
 //! multiply-adds, one image at a time through ResNet-50: most 1×1 layers 135–187 GFLOP/s on both cores (59–81 %), the

@@ -1,4 +1,4 @@
-//! Products of strided matrices, a safe door to the crate `gemm`.
+//! Products of strided matrices, a safe wrapper of the crate `gemm`.
 
 /// A matrix inside a slice: `rows` × `cols`, with the distance between rows and between columns.
 #[derive(Debug, Clone, Copy)]

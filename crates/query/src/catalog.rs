@@ -112,7 +112,7 @@ pub fn build_with(
 ) -> Result<(BuildSummary, Manifest)> {
     let missing = missing_from(dataset, writer)?;
     let described = describe_stored(dataset, metadata, writer)?;
-    // An index that whitens its vectors does so for every item, whoever adds it.
+    // An index that whitens its vectors does so for every item that is added.
     let whitening = Whitening::of_attributes(&writer.config().attributes)?;
     let total = missing.len();
     let mut store = |rows: &[usize], vectors: &[f32]| -> Result<()> {

@@ -54,7 +54,7 @@ pub enum QueryError {
     },
     /// The model an index was built with cannot be opened any more.
     #[error(
-        "the model of the index at {}, {model}, cannot be opened: say where it is now with --model",
+        "the model of the index at {}, {model}, cannot be opened: name the place where it is now",
         dir.display()
     )]
     ModelOfIndex {
@@ -67,7 +67,7 @@ pub enum QueryError {
     },
     /// An index that names something else than a file or folder as its model.
     #[error(
-        "the model of the index at {}, {model}, is an empty file or no regular file: say where the model is with --model",
+        "the model of the index at {}, {model}, is an empty file or no regular file: name the place where the model is",
         dir.display()
     )]
     ModelIsNoFile {
@@ -77,7 +77,7 @@ pub enum QueryError {
         model: String,
     },
     /// An index that does not say by what name its model was opened.
-    #[error("the index at {} does not say where its model is: name it with --model", dir.display())]
+    #[error("the index at {} does not record where its model is: name the model", dir.display())]
     NoModelRecorded {
         /// Folder of the index.
         dir: PathBuf,
@@ -194,8 +194,8 @@ pub enum QueryError {
         /// What the renderer said.
         reason: String,
     },
-    /// A report that cannot be read again.
-    #[error("{} is no report that `semblance eval --report` wrote: {reason}", path.display())]
+    /// A file that is not an evaluation report.
+    #[error("{} is no report of an evaluation: {reason}", path.display())]
     ReadReport {
         /// The file.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! The search engine and its measure: what the embedder and the index make together.
+//! Search and evaluation on top of the embedder and the index.
 //!
 //! - [`catalog`]: a catalogue's pictures through the embedder into an index;
 //! - [`engine`]: a photograph in, the most similar items out;

@@ -12,7 +12,7 @@ use semblance_index::{NewItem, write_json_line};
 use crate::error::{QueryError, Result};
 
 /// Embeds every picture of `dataset` and writes a line for each that can be read, in the data set's order, to `out` as soon
-/// as its batch is done; `name` is what errors call it, `progress` is told how many are done.
+/// as its batch is done; `name` is what errors call it, `progress` receives how many are done.
 ///
 /// # Errors
 /// [`QueryError::NothingReadable`] if there is no line at all, [`QueryError::Write`] with what the system said, with

@@ -1,4 +1,4 @@
-//! Pictures that came in through a server and lie in the index's own folder: which are nobody's.
+//! Pictures that came in through a server and lie in the index's own folder: which of them no item names.
 
 use std::collections::HashSet;
 use std::fs;

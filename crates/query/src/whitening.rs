@@ -1,8 +1,8 @@
 //! PCA-whitening: the directions a gallery varies along, each scaled to the same spread.
 //!
 //! Learned on the vectors of an index and kept among the attributes of the index derived from it ([`crate::derive()`]). Such
-//! an index has a fingerprint of its own, made of the model's and the transform's: whoever forgets to transform a query
-//! is refused for the wrong model.
+//! an index has a fingerprint of its own, made of the model's and the transform's: a query that was not
+//! transformed is refused for the wrong model.
 
 use std::collections::BTreeMap;
 

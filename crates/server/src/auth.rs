@@ -1,4 +1,4 @@
-//! Who may come in: a bearer token, in a header or in the page's cookie, compared in constant time.
+//! Authentication: a bearer token, in a header or in the page's cookie, compared in constant time.
 
 use std::fmt;
 

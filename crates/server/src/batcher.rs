@@ -1,8 +1,8 @@
 //! Photographs of concurrent requests through the model together, on a thread of its own.
 //!
-//! Whatever has come in while the model was busy is the next batch: a photograph that comes alone goes through at once, and
-//! none waits longer than for one batch. A batch is decoded on the threads that run the model afterwards, so that the two
-//! never compete for processors. The queue is bounded; whoever finds it full is told to come back.
+//! The jobs that arrive while the model is busy form the next batch: a single photograph is embedded at once, and none waits
+//! longer than one batch. A batch is decoded on the threads that run the model afterwards, so that the two
+//! never compete for processors. The queue is bounded; a request that finds it full is answered with `busy`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -76,7 +76,7 @@ impl Worker {
     fn run(self) {
         while let Ok(first) = self.jobs.recv() {
             let more = self.jobs.try_iter().take(self.config.size.saturating_sub(1));
-            // Whoever gave up waiting needs no vector.
+            // Skip jobs whose client has disconnected.
             let batch: Vec<Job> =
                 std::iter::once(first).chain(more).filter(|job| !job.answer.is_closed()).collect();
             let mut ready: Vec<Prepared> = batch.into_par_iter().filter_map(prepared).collect();
@@ -90,8 +90,8 @@ impl Worker {
         }
     }
 
-    /// How many photographs from the front go through together. A network is laid out anew for every number of images that
-    /// it has not had lately, and it remembers four: few numbers are used.
+    /// How many photographs from the front go through together. A network plans its memory per
+    /// number of images and keeps the last four plans, so only a few numbers are used.
     fn first_few(&self, ready: &[Prepared]) -> usize {
         let views = ready[0].1.views;
         let alike = ready.iter().take_while(|(_, photo)| photo.views == views).count();
@@ -154,7 +154,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    /// One number an image; the vector is that number and its double. -1 panics, -2 fails.
+    /// One number per image; the vector is that number and its double. -1 panics, -2 fails.
     fn model(delay: Duration) -> Embed {
         Box::new(move |pixels, n| {
             assert_eq!(pixels.len(), n);

@@ -10,7 +10,7 @@ use semblance_embed::{ModelSource, Precision};
 use crate::access::ProxyNetwork;
 use crate::auth::Token;
 
-/// Everything a [`crate::Server`] is told at its start.
+/// The settings of a [`crate::Server`].
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Where to listen; port 0 takes a free one. Beyond loopback a token is needed.
@@ -41,12 +41,26 @@ pub struct ServerConfig {
     /// Requests per second from one address, ten times as many at once; 0 for no limit. `None` allows 100 to addresses
     /// that are not on this machine.
     pub request_rate: Option<u32>,
-    /// Threads that answer requests; 0 means one a processor.
+    /// Threads that answer requests; 0 means one per processor.
     pub threads: usize,
     /// What a request may cost.
     pub limits: Limits,
     /// How photographs are gathered for the model.
     pub batch: BatchConfig,
+    /// What some answers advise the operator to do.
+    pub advice: OperatorAdvice,
+}
+
+/// What the operator can do about some refusals, in the words of the program that runs the server, such as its flags. Answers
+/// show it in brackets; an empty text is left out.
+#[derive(Debug, Clone, Default)]
+pub struct OperatorAdvice {
+    /// How to add a name to [`ServerConfig::public_hosts`].
+    pub public_host: String,
+    /// How to add an origin to [`ServerConfig::allowed_origins`], or a name to the public hosts.
+    pub allowed_origin: String,
+    /// How to write an evaluation report where the server looks for it.
+    pub report: String,
 }
 
 impl ServerConfig {
@@ -69,6 +83,7 @@ impl ServerConfig {
             threads: 0,
             limits: Limits::default(),
             batch: BatchConfig::default(),
+            advice: OperatorAdvice::default(),
         }
     }
 }
@@ -105,7 +120,7 @@ pub struct Limits {
     pub pixels: u64,
     /// Longest side of an uploaded photograph in pixels.
     pub side: u32,
-    /// Thumbnails made at once; 0 means one a processor.
+    /// Thumbnails made at once; 0 means one per processor.
     pub decoders: usize,
     /// Thumbnails that may wait to be made, searches that may wait for a thread, and so on; beyond it requests are sent away
     /// for a while.
@@ -121,7 +136,7 @@ pub struct Limits {
     pub ef_search: usize,
     /// Time a request may take. Three quarters of it may go into sending the body.
     pub request_time: Duration,
-    /// Time that requests under way have when the server is told to stop.
+    /// Time that requests under way have when the server is stopping.
     pub shutdown_time: Duration,
     /// Memory for thumbnails in bytes.
     pub thumbnail_bytes: u64,

@@ -18,7 +18,7 @@ pub enum ServerError {
     #[error("no index to serve: name at least one")]
     NoIndex,
     /// Two indexes of one name.
-    #[error("two indexes are called {name:?}: indexes are told apart by the last part of their path")]
+    #[error("two indexes are called {name:?}: indexes are distinguished by the last part of their path")]
     RepeatedName {
         /// The name.
         name: String,
@@ -32,9 +32,7 @@ pub enum ServerError {
         listen: SocketAddr,
     },
     /// A token that is too short, or that no header can carry.
-    #[error(
-        "the token {what}: use at least 16 letters, digits or any of -._~+/=, such as `openssl rand -hex 32` prints"
-    )]
+    #[error("the token {what}: use at least 16 letters, digits or any of -._~+/=, drawn at random")]
     BadToken {
         /// What is wrong with it.
         what: &'static str,
@@ -75,7 +73,7 @@ pub enum ServerError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Threads, sockets or signals are not to be had.
+    /// The system refused threads, sockets or signals.
     #[error("{what}: {source}")]
     System {
         /// What was tried.

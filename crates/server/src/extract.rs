@@ -1,4 +1,4 @@
-//! Parts of requests, with our own words where they are wrong.
+//! Extractors of parts of requests, with error messages of this crate.
 
 use std::sync::Arc;
 

@@ -38,10 +38,10 @@ pub(crate) struct SearchQuery {
     min_score: Option<f32>,
     /// `class`: only the best hit of each class.
     group_by: Option<String>,
-    /// Search again with the query drawn towards so many of its nearest.
+    /// Search again with the query moved towards this many of its nearest.
     #[param(minimum = 1, maximum = 1000)]
     expand: Option<usize>,
-    /// Order so many of the nearest anew by the neighbours they share with the query.
+    /// Re-rank this many of the nearest by the neighbours they share with the query.
     #[param(minimum = 1, maximum = 1000)]
     rerank: Option<usize>,
     /// Part of each photograph to search with: `x,y,width,height` in pixels of the upright photograph, or as shares of it

@@ -1,6 +1,6 @@
 //! The search engine over HTTP, with a web page.
 //!
-//! [`Server::open`] opens indexes and models, [`Server::run`] answers till the process is told to stop. The addresses are
+//! [`Server::open`] opens indexes and models, [`Server::run`] answers until SIGINT or SIGTERM. The addresses are
 //! described at `/openapi.json`, and can be tried at `/docs`; the web page is at `/`.
 //!
 //! What it promises: an answered write is durable; a fault in one request costs no other; memory is bounded, whatever is
@@ -32,6 +32,6 @@ mod work;
 
 pub use access::ProxyNetwork;
 pub use auth::Token;
-pub use config::{BatchConfig, IndexSource, Limits, ServerConfig, TlsFiles};
+pub use config::{BatchConfig, IndexSource, Limits, OperatorAdvice, ServerConfig, TlsFiles};
 pub use error::{Result, ServerError};
 pub use server::Server;

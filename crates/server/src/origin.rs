@@ -1,10 +1,10 @@
-//! Pages of other sites: a browser lets them send requests here, so those that come from elsewhere are refused.
+//! Protection against requests that pages of other sites send through a browser: they are refused.
 //!
-//! A proxy may pass on another name as `Host`, which the operator then gives (`--public-host`).
+//! A proxy may pass on another name as `Host`, which the operator then gives as one of the public hosts.
 //!
 //! A page elsewhere can post a form to `127.0.0.1` (cross-site request forgery), or give its own name this machine's
-//! address and then be "the same origin" (DNS rebinding). The first is told by `Origin` and `Sec-Fetch-Site`, the second
-//! by `Host`, which a server on loopback knows.
+//! address and then be "the same origin" (DNS rebinding). The first shows in `Origin` and `Sec-Fetch-Site`, the second
+//! in `Host`, which a server on loopback knows.
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
@@ -30,17 +30,19 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
     let is_ours = |host: &str| is_this_machine(host) || is_public(host, public);
     if app.config.listen.ip().is_loopback() && !host.as_deref().is_none_or(is_ours) {
         let message = format!(
-            "this server answers for 127.0.0.1, localhost{} only: start it with --public-host for a name that a proxy passes \
-             on, or let the proxy send one of these as Host",
+            "this server answers for 127.0.0.1, localhost{} only: its operator can add the name that a proxy passes on to the public \
+             hosts, or let the proxy send one of these as Host",
             public.iter().map(|host| format!(", {host}")).collect::<String>()
         );
-        return Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message).into_response();
+        let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message);
+        return problem.with_advice(&app.config.advice.public_host).into_response();
     }
     let own: Vec<&str> = host.as_deref().into_iter().chain(public.iter().map(String::as_str)).collect();
     if is_foreign(headers, &own, &app.config.allowed_origins) {
-        let message = "pages of other sites may not use this server, unless it was started with their origin allowed \
-                       (--allow-origin), or, for its own page behind a proxy, with the proxy's name (--public-host)";
-        return Problem::new(StatusCode::FORBIDDEN, "foreign_origin", message).into_response();
+        let message = "pages of other sites may not use this server, unless its operator allows their origin or, for its own page \
+                       behind a proxy, adds the proxy's name to the public hosts";
+        let problem = Problem::new(StatusCode::FORBIDDEN, "foreign_origin", message);
+        return problem.with_advice(&app.config.advice.allowed_origin).into_response();
     }
     next.run(request).await
 }

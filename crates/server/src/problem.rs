@@ -65,6 +65,14 @@ impl Problem {
         Self { retry_after: Some(seconds), ..self }
     }
 
+    /// Adds what the operator can do, in brackets; nothing if it is empty.
+    pub(crate) fn with_advice(mut self, advice: &str) -> Self {
+        if !advice.is_empty() {
+            self.body.message = format!("{} ({advice})", self.body.message);
+        }
+        self
+    }
+
     /// 500: a fault of ours. The cause goes into the log, not to the client: it may name files.
     pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed");

@@ -99,7 +99,7 @@ impl Server {
         self.app.shelves.values().map(looked_at).collect()
     }
 
-    /// Answers requests till the process is told to stop (SIGINT, SIGTERM): then requests under way are finished, and
+    /// Answers requests until SIGINT or SIGTERM: then requests under way are finished, and
     /// what was written is published. Work that does not end in time (a disk that hangs) is left behind.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ impl Opened {
             let remark = Some("the server was started read-only".to_owned());
             return Ok(Self { index: Index::open(dir)?, writer: None, remark });
         }
-        // An index that was never finished must be told as such.
+        // An unfinished index is reported as unfinished.
         let published = Index::open(dir)?;
         match IndexWriter::open(dir) {
             Ok(writer) => {

@@ -13,7 +13,7 @@ export class FilterFields {
     this.fields = [];
   }
 
-  /** Makes the fields anew and keeps what was chosen, where it is still there. */
+  /** Rebuilds the fields and keeps the choices that are still offered. */
   fill(facets) {
     const chosen = new Map(this.fields.map(({ name, select }) => [name, select.value]));
     const named = [["class", "Class", facets.classes], ["super_class", "Super class", facets.super_classes]];

@@ -146,7 +146,7 @@ impl Arch {
         all
     };
 
-    /// The name used on the command line and in configuration files.
+    /// The name used in configuration files and wherever users name an architecture.
     pub fn name(self) -> &'static str {
         NAMES[self as usize].1
     }
@@ -196,7 +196,7 @@ impl Arch {
         self.vit().map(|config| config.patch)
     }
 
-    /// How photographs are prepared for it unless something else is said: as those who trained it evaluate it.
+    /// How photographs are prepared for it unless the caller chooses otherwise: as those who trained it evaluate it.
     pub fn transform(self) -> EvalTransform {
         let convolutional = EvalTransform::default();
         let bicubic = EvalTransform { interpolation: Interpolation::Bicubic, ..convolutional.clone() };

@@ -1,5 +1,5 @@
 //! The lists of Stanford Online Products (Oh Song et al., "Deep Metric Learning via Lifted Structured Feature
-//! Embedding", CVPR 2016): a header `image_id class_id super_class_id path`, then one line a photograph.
+//! Embedding", CVPR 2016): a header `image_id class_id super_class_id path`, then one line per photograph.
 
 use std::collections::BTreeSet;
 use std::io::Read;

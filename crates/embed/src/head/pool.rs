@@ -1,4 +1,4 @@
-//! From features to one vector an image.
+//! From features to one vector per image.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What training minimises. One file a loss; all of them see raw embeddings and class numbers.
+//! What training minimises. One file per loss; all of them see raw embeddings and class numbers.
 
 mod arcmargin;
 mod circle;
@@ -88,7 +88,7 @@ pub enum LossConfig {
     ProxyAnchor(ProxyAnchorConfig),
     /// ArcFace with several weights a class.
     Subcenter(SubCenterConfig),
-    /// Several centres a class, softly chosen.
+    /// Several centres per class, softly chosen.
     SoftTriple(SoftTripleConfig),
     /// Average precision with soft steps.
     SmoothAp(SmoothApConfig),

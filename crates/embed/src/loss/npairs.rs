@@ -27,7 +27,7 @@ impl Default for NpairsConfig {
 /// Cross-entropy of the products of each class's first row (the anchor) with every class's second row (the
 /// positive), its own being the label, plus `λ / 2` times the mean squared norm of all rows. Embeddings are taken
 /// as they are, **not** normalised, and one direction only, as in the Paddle original, whose batches are two
-/// images a class side by side. With `normalize` the products are `scale · cos`, which is NT-Xent (Chen et al. 2020,
+/// images per class side by side. With `normalize` the products are `scale · cos`, which is NT-Xent (Chen et al. 2020,
 /// arXiv 2002.05709) in one direction between classes, and there is no penalty.
 ///
 /// As nothing bounds the products, a row's gradient is as long as the other rows are: once a step makes embeddings

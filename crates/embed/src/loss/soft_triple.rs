@@ -1,4 +1,4 @@
-//! SoftTriple: several centres a class, softly chosen (Qian et al. 2019, arXiv 1909.05235).
+//! SoftTriple: several centres per class, softly chosen (Qian et al. 2019, arXiv 1909.05235).
 
 use candle_core::{Result, Tensor, Var};
 use serde::{Deserialize, Serialize};

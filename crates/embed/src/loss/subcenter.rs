@@ -1,4 +1,4 @@
-//! Sub-centre ArcFace: several weights a class, for classes that are not one cluster, or noisy (Deng et al. 2020,
+//! Sub-centre ArcFace: several weights per class, for classes that are not one cluster, or noisy (Deng et al. 2020,
 //! ECCV).
 
 use candle_core::{Result, Tensor, Var};

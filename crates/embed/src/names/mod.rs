@@ -1,4 +1,4 @@
-//! What tensors are called elsewhere: one file a family, from each project's names to ours.
+//! What tensors are called elsewhere: one file per family, from each project's names to ours.
 //!
 //! Ours are torchvision's for residual networks and MobileNetV2, timm's for all others.
 

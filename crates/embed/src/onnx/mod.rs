@@ -1,4 +1,4 @@
-//! Models as ONNX files, for programs that know nothing of this one.
+//! Export of models as ONNX files, for other programs.
 //!
 //! The graph takes normalised pixels and gives unit vectors. Batch norms are folded into the convolutions before them, as
 //! at inference here. Every piece of a network writes itself down by an `emit` beside its forward pass.

@@ -174,7 +174,10 @@ impl TrainConfig {
             return fail("per_class", reason);
         }
         if matches!(self.loss, LossConfig::Npairs(_)) && ![0, 2].contains(&self.per_class) {
-            return fail("per_class", format!("npairs takes 2 photographs a class, not {}", self.per_class));
+            return fail(
+                "per_class",
+                format!("npairs takes 2 photographs per class, not {}", self.per_class),
+            );
         }
         if self.super_classes > 0 && !matches!(self.sampler_config(), SamplerConfig::Hierarchical { .. }) {
             let reason = format!("{} draws no classes to share among super classes", self.loss.name());

@@ -1,4 +1,4 @@
-//! TensorBoard's event files: loss, learning rate, photographs a second and Recall@1 over the steps.
+//! TensorBoard's event files: loss, learning rate, photographs per second and Recall@1 over the steps.
 //!
 //! A file is a sequence of records: length (u64, little-endian), its masked CRC-32C, the message, its masked CRC-32C.
 //! Messages are the protocol buffers of tensorflow's `event.proto`, of which only a few fields are needed.
@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Result, io_at};
 
-/// One run's event file, begun anew by each process.
+/// One run's event file; each process begins a new one.
 pub(super) struct Events {
     path: PathBuf,
     file: File,

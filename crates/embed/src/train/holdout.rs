@@ -1,4 +1,4 @@
-//! Which photographs a model is judged by while it learns.
+//! Validation: which photographs a model is measured on during training.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `train.jsonl`: a line a step and a line a validation; and the same for TensorBoard.
+//! `train.jsonl`: one line per step and one line per validation; and the same for TensorBoard.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

@@ -48,7 +48,7 @@ pub struct TrainJob<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// What happens in a run, for whoever draws it.
+/// What happens in a run, for displaying its progress.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TrainEvent {
     /// Before the first step.

@@ -10,7 +10,7 @@ const FIRST: usize = 20;
 /// Compares the loss and the gradient's norm of each step with their medians over the first twenty.
 ///
 /// A step is over where one of the two is more than `factor` times its median; `steps` such steps one after another are
-/// an explosion. Where the run itself changes what is measured, the medians are [taken anew](Self::restart).
+/// an explosion. Where the run itself changes what is measured, the medians are [measured again](Self::restart).
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Watch {
     factor: f64,

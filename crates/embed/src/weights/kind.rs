@@ -1,4 +1,4 @@
-//! What a file is that holds no weights, in words, with what to do about it.
+//! Recognises files that hold no weights, and describes them with what to do about it.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -10,14 +10,14 @@ use super::pytorch;
 
 /// Magic numbers of formats, where they stand, and what the format is with what to do.
 const MAGIC: [(usize, &[u8], &str); 19] = [
-    (0, b"\x1f\x8b", "compressed with gzip; unpack it first (gunzip, or tar -xzf)"),
-    (0, b"BZh", "compressed with bzip2; unpack it first (bunzip2, or tar -xjf)"),
-    (0, b"\xfd7zXZ\0", "compressed with xz; unpack it first (unxz, or tar -xJf)"),
-    (0, b"\x28\xb5\x2f\xfd", "compressed with Zstandard; unpack it first (unzstd)"),
-    (0, b"\x04\x22\x4d\x18", "compressed with LZ4; unpack it first (unlz4)"),
+    (0, b"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (0, b"BZh", "compressed with bzip2; unpack it first"),
+    (0, b"\xfd7zXZ\0", "compressed with xz; unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with Zstandard; unpack it first"),
+    (0, b"\x04\x22\x4d\x18", "compressed with LZ4; unpack it first"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
     (0, b"Rar!\x1a\x07", "a RAR archive; unpack it first"),
-    (257, b"ustar", "a tar archive; unpack it first (tar -xf) and give the weight file within it"),
+    (257, b"ustar", "a tar archive; unpack it first, and give the weight file within it"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes; save the network's weights as safetensors"),
     (4, b"TFL3", "a TensorFlow Lite model; give the safetensors or PyTorch weights it was made from"),
     (0, b"GGUF", "a GGUF file, whose weights are quantised; give the safetensors weights it was made from"),
@@ -47,14 +47,13 @@ pub(crate) fn describe(bytes: &[u8]) -> Option<String> {
     };
     if begins("version https://git-lfs") || begins("version http://git-lfs") {
         return Some(
-            "it is a Git LFS pointer, not the file it points to; run `git lfs pull` in its repository, or download the \
-             file from its page"
+            "it is a Git LFS pointer, not the file it points to; fetch the file with Git LFS, or download it from its page"
                 .to_owned(),
         );
     }
     if begins("/annex/objects/") || begins("../.git/annex/") || begins(".git/annex/") {
         return Some(
-            "it is a git-annex pointer, not the file it points to; run `git annex get` on it".to_owned(),
+            "it is a git-annex pointer, not the file it points to; fetch the file with git-annex".to_owned(),
         );
     }
     if begins("<!doctype html") || begins("<html") || begins("<head") || begins("<!--") {

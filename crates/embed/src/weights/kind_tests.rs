@@ -1,4 +1,4 @@
-//! Tests of what files are said to be.
+//! Tests of the descriptions of files without weights.
 
 use super::*;
 
@@ -21,9 +21,9 @@ fn whatever_is_no_weights_is_named_with_what_to_do() {
         (&[0; 100], &["zeros", "again"]),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 14\n",
-            &["Git LFS pointer", "git lfs pull"],
+            &["Git LFS pointer", "fetch the file with Git LFS"],
         ),
-        (b"/annex/objects/SHA256E-s14--00.pth\n", &["git-annex", "git annex get"]),
+        (b"/annex/objects/SHA256E-s14--00.pth\n", &["git-annex pointer", "fetch the file with git-annex"]),
         (b"<!DOCTYPE html><html><title>Sign in</title></html>", &["web page", "Sign in", "download"]),
         (b"\xef\xbb\xbf\r\n <HTML><body>", &["web page"]),
         (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", &["XML", "AccessDenied"]),
@@ -32,10 +32,10 @@ fn whatever_is_no_weights_is_named_with_what_to_do() {
         (br#"{"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}"#, &["2 files", "m-1.safetensors"]),
         (br#"{"architecture":"resnet50"}"#, &["configuration"]),
         (b"Entry not found", &["text", "Entry not found"]),
-        (b"\x1f\x8b\x08\0\0\0", &["gzip", "gunzip"]),
+        (b"\x1f\x8b\x08\0\0\0", &["gzip", "unpack"]),
         (b"BZh91AY", &["bzip2"]),
         (b"\x28\xb5\x2f\xfd\x04", &["Zstandard"]),
-        (&tar, &["tar archive", "tar -xf"]),
+        (&tar, &["tar archive", "unpack"]),
         (b"\x89HDF\r\n\x1a\n\0\0", &["HDF5", "Keras"]),
         (b"\x1c\0\0\0TFL3\0\0", &["TensorFlow Lite"]),
         (b"GGUF\x03\0\0\0", &["GGUF"]),

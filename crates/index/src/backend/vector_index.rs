@@ -1,4 +1,4 @@
-//! The face an index shows to those who search it.
+//! The interface of a search.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The numbers the graph is walked with: f32, f16, or one byte with a scale for each vector.
+//! The vector encoding used during graph search: f32, f16, or one byte per value with a scale per vector.
 //!
 //! A vector x is kept as cᵢ = round(xᵢ / s) with s = max |xᵢ| / 127, so that x·q ≈ s·t·Σ cᵢ dᵢ for a query with scale t
 //! and codes d. The bytes hold cᵢ + 128: Σ (cᵢ + 128) dᵢ − 128 Σ dᵢ is the sum wanted, and its second part is known

@@ -1,4 +1,4 @@
-//! Scoring the best of a walk over codes by their vectors.
+//! Rescoring the best candidates of a search over codes by their vectors.
 
 use crate::codes::coded_query::Query;
 use crate::codes::kernel::{prefetch_floats, score_f32};

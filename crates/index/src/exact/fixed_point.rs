@@ -31,7 +31,7 @@ pub(crate) struct Coded {
 
 impl Coded {
     /// Largest difference between a query's score by codes and by the f32 kernels, if `self` is the query's coding and
-    /// no row is longer or lost more than `rows` says. `stride`: numbers a row.
+    /// no row is longer or lost more than `rows` says. `stride`: numbers per row.
     pub(crate) fn error(&self, rows: &Coded, stride: usize) -> f32 {
         // The kernels sum in at least 16 lanes; converting and scaling a sum of codes rounds three times.
         let rounding = (stride / 8 + 32) as f32 * EPSILON * self.norm * rows.norm;

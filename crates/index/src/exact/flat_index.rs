@@ -1,4 +1,4 @@
-//! Exact search over vectors in memory: the yardstick.
+//! Exact search over vectors in memory, the reference for approximate searches.
 
 use rayon::prelude::*;
 

@@ -23,7 +23,7 @@ pub(super) const MISSING: u32 = u32::MAX;
 /// Records decoded at a time.
 const PART: usize = 16_384;
 
-/// One bit a row.
+/// One bit per row.
 pub(crate) type Bits = Vec<u64>;
 
 /// Metadata of all items of a table, by field.

@@ -1,4 +1,4 @@
-//! Apache Parquet: one file with vectors and items, a row an item.
+//! Apache Parquet: one file with vectors and items, one row per item.
 //!
 //! Columns written: `id`, `key`, `class`, `super_class`, `metadata` (a JSON object as text) and `vector`, a list of
 //! floats. Read are files of any program with `key` and `vector`; columns of other names become metadata.
@@ -31,7 +31,7 @@ const SCHEMA: &str = "message items {
     optional binary metadata (STRING);
     required group vector (LIST) { repeated group list { required float element; } }
 }";
-/// Bytes of vectors a row group.
+/// Bytes of vectors per row group.
 const GROUP: usize = 16 << 20;
 
 /// Rows on their way into a row group, by column.
@@ -208,7 +208,7 @@ fn item(row: Row) -> Result<(NewItem, Vec<f32>), String> {
     let mut others = Map::new();
     for (name, field) in row.into_columns() {
         match (name.as_str(), field) {
-            ("id", _) => {} // ids are given anew
+            ("id", _) => {} // ids are assigned by the index
             ("vector", field) => vector = Some(floats(&field)?),
             ("key", field) => key = text(field, "key")?,
             ("class", field) => item.class = text(field, "class")?,

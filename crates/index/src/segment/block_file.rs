@@ -121,7 +121,7 @@ pub(crate) struct BlockFile {
     map: Mmap,
     payload: usize,
     table: Vec<u32>,
-    /// One bit a block: checked and found right.
+    /// One bit per block: checked and found right.
     checked: Vec<AtomicU64>,
 }
 
@@ -223,7 +223,7 @@ impl BlockFile {
             .ok_or_else(|| IndexError::damaged(&self.path, "a section leaves the file"))
     }
 
-    /// Tells the system that the pages read so far are not needed in memory: what comes back to them reads them anew.
+    /// Tells the system that the pages read so far are not needed in memory: later accesses read them again.
     pub(crate) fn give_back(&self) {
         #[cfg(unix)]
         // SAFETY: the map is shared and only read, so dropping its pages loses nothing: their bytes are in the file.

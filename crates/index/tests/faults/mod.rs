@@ -45,7 +45,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Compiles the library. `None`, and said so, where the system loads none.
+    /// Compiles the library. `None`, with a note, where the system loads none.
     pub(crate) fn compile() -> Option<Self> {
         if !cfg!(target_os = "linux") {
             eprintln!("SKIPPED: file operations are made to fail on Linux only");

@@ -12,7 +12,7 @@ use crate::{Activation, Conv2dConfig, KernelError, MaxPool2dConfig};
 
 type Result<T> = std::result::Result<T, candle_core::Error>;
 
-/// Batch norm as it is at inference: (v − mean) / √(variance + eps) · gamma + beta, one number a channel.
+/// Batch norm as it is at inference: (v − mean) / √(variance + eps) · gamma + beta, one number per channel.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm<'a> {
     /// Scale.

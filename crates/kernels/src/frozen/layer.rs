@@ -38,7 +38,7 @@ pub(super) struct Conv {
     pub(super) activation: Activation,
     /// (out, in / groups, kh, kw), batch norm folded in.
     weight: Vec<f32>,
-    /// One line a block of output channels, zeros beyond the last channel.
+    /// One line per block of output channels, zeros beyond the last channel.
     pub(super) bias: Vec<Line>,
     in_first: Vec<usize>,
     in_count: usize,
@@ -53,7 +53,7 @@ pub(super) struct Conv {
 pub(super) struct IntWeights {
     /// [out block][in block][tap][pair of in lanes], of Winograd's [frequency][out block][pair of in channels]
     pub(super) pairs: Vec<Pair>,
-    /// From codes back to weights, one line a block of output channels (in each frequency).
+    /// From codes back to weights, one line per block of output channels (in each frequency).
     pub(super) scales: Vec<Line>,
 }
 

@@ -1,7 +1,7 @@
-//! One 3×3 layer by Winograd on tensors in NCHW order: what training makes its forward pass and the gradient to the
-//! input of.
+//! One 3×3 layer by Winograd on tensors in NCHW order, for the forward pass of training and the gradient with respect to the
+//! input.
 //!
-//! The transforms of the weights are made anew each time, since every step changes them.
+//! The weights are transformed again on every call, since every step changes them.
 
 use std::sync::{Mutex, PoisonError};
 

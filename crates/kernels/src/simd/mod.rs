@@ -62,8 +62,8 @@ impl std::fmt::Display for Isa {
 /// Arithmetic on sixteen lanes.
 ///
 /// # Safety
-/// Implementations may use instructions that the processor must be known to have; whoever names the type vouches
-/// for it. Pointers given to `load` and `store` must be good for sixteen values; no alignment is asked for.
+/// Implementations may use instructions that the processor must be known to have; code that names the type
+/// must check this first. Pointers given to `load` and `store` must be good for sixteen values; no alignment is asked for.
 pub(crate) trait Lanes: Copy {
     /// Sixteen values.
     type V: Copy;

@@ -1,4 +1,4 @@
-//! Database augmentation: each item of a gallery drawn towards its own neighbours, once and for all.
+//! Database augmentation: each item of a gallery moved towards its own neighbours, once, when the index is made.
 
 use rayon::prelude::*;
 use semblance_index::{SearchParams, VectorIndex as _};

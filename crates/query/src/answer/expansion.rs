@@ -1,4 +1,4 @@
-//! Query expansion: search again with the query drawn towards what it found.
+//! Query expansion: search again with the query moved towards its first results.
 
 use rayon::prelude::*;
 use semblance_index::SearchParams;

@@ -1,4 +1,4 @@
-//! One answer a class: the best photograph of each product.
+//! One answer per class: the best photograph of each product.
 
 use std::collections::HashSet;
 

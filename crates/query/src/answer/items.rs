@@ -1,4 +1,4 @@
-//! An index that also gives back what it was given.
+//! An index that can return its vectors and classes.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// `vectors` are n × `dim`, `ids` ascending and `classes` one a row.
+    /// `vectors` are n × `dim`, `ids` ascending and `classes` one per row.
     ///
     /// # Errors
     /// Vectors that are not finite and of norm 1.

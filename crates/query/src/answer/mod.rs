@@ -1,9 +1,9 @@
 //! Better answers than the plain nearest neighbours, each optional and off by default.
 //!
 //! What is done to the photograph: [`photo`] (a [`crop`] box, several [`views`]), several photographs [`together()`]. What is
-//! done to the search: [`expansion`] of the query, re-ranking of the answers ([`rerank`]), one answer a class
+//! done to the search: [`expansion`] of the query, re-ranking of the answers ([`rerank`]), one answer per class
 //! ([`grouping`]). What is done to the index: [`augment`] and [`crate::whitening`]. [`Answering`] wraps an index so
-//! that whoever searches it gets the better answers; search and evaluation use the same.
+//! that every search of it applies these options; search and evaluation use the same.
 
 use semblance_index::{IndexError, Neighbor, SearchParams, VectorIndex};
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ type Result<T> = std::result::Result<T, IndexError>;
 pub struct AnswerConfig {
     /// Search again with the query drawn towards its neighbours.
     pub expansion: Option<ExpansionConfig>,
-    /// Order the answers anew by what they have in common with the query's neighbourhood.
+    /// Re-rank the answers by the neighbours they share with the query.
     pub rerank: Option<RerankConfig>,
     /// Only the best item of each class; items without a class count each by itself.
     pub one_per_class: bool,

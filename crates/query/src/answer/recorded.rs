@@ -1,4 +1,4 @@
-//! An index that remembers how it was searched.
+//! An index that records how it was searched, for explanations.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -10,7 +10,7 @@ use super::{ItemIndex, Result};
 /// k-reciprocal Encoding"), within the query and its nearest [`Self::pool`] items.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RerankConfig {
-    /// Nearest items that are ordered anew; those beyond stay where they are.
+    /// Nearest items that are re-ranked; those beyond stay where they are.
     pub pool: usize,
     /// k₁: size of the neighbourhoods that are compared.
     pub k1: usize,

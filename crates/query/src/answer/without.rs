@@ -1,4 +1,4 @@
-//! An index without one of its items: what is most like an item is never the item itself.
+//! An index that excludes one item, so that the results of a search by an item never contain the item itself.
 
 use semblance_index::{Neighbor, SearchParams, VectorIndex};
 

@@ -69,7 +69,7 @@ struct Run {
 
 /// Searches with every query and averages the measures.
 ///
-/// `progress` is told the queries done and their number, after each block.
+/// `progress` receives the queries done and their number, after each block.
 ///
 /// # Errors
 /// No K or a K of zero, an empty gallery, no queries, lists of different lengths, and whatever the index reports.
@@ -174,7 +174,7 @@ impl Run {
 
 /// Leave-one-out over vectors in memory, by exact search: what training calls to validate.
 ///
-/// `vectors` are n × `dim`, `classes` one a row. Only exact search is reported, whatever `config.graph` says.
+/// `vectors` are n × `dim`, `classes` one per row. Only exact search is reported, whatever `config.graph` says.
 ///
 /// # Errors
 /// As [`evaluate`], and vectors that are not finite and of norm 1.

@@ -7,7 +7,7 @@ use super::*;
 use crate::error::QueryError;
 use crate::metrics;
 
-/// Compares with every vector, one by one; can be told to be a bad graph.
+/// Compares with every vector, one by one; can imitate a bad graph.
 struct Naive {
     dim: usize,
     vectors: Vec<f32>,

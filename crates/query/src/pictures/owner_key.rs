@@ -1,4 +1,4 @@
-//! The secret by which a user's own indexes are known again.
+//! The user's secret key, with which seals are made and checked.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};

@@ -30,7 +30,7 @@ pub struct Report {
     pub query_counts: QueryCounts,
     /// Places each query's ranking was asked for: the greatest K or the greatest R, within the gallery.
     pub depth: usize,
-    /// One entry a way of searching: exact first, then through the graph where that was asked for.
+    /// One entry per way of searching: exact first, then through the graph where that was asked for.
     pub searches: Vec<SearchReport>,
 }
 

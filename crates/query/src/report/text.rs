@@ -1,4 +1,4 @@
-//! A report as text for a terminal: one column a way of searching, then what must be known to read it.
+//! A report as text for a terminal: one column per way of searching, then what must be known to read it.
 
 use std::fmt::Write as _;
 

@@ -47,7 +47,7 @@ impl Difference {
     }
 }
 
-/// The paired bootstrap: each column holds the differences of a measure between two systems, one a query. Drawing whole
+/// The paired bootstrap: each column holds the differences of a measure between two systems, one per query. Drawing whole
 /// queries keeps what makes both systems fail together. `None` for an empty column.
 pub fn differences(columns: &[Vec<f64>], config: &BootstrapConfig) -> Vec<Option<Difference>> {
     let tested = |(column, means): (&Vec<f64>, &Vec<f64>)| {

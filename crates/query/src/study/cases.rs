@@ -1,4 +1,4 @@
-//! Single queries with their answers, to be looked at.
+//! Single queries with their answers, for inspection.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

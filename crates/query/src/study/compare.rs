@@ -11,7 +11,7 @@ use crate::statistics::bootstrap::{BootstrapConfig, Difference, differences};
 #[non_exhaustive]
 pub enum CompareError {
     /// Written by a program with another idea of the format.
-    #[error("{which} has format {found}, this program reads {FORMAT}: make the report anew")]
+    #[error("{which} has format {found}, this program reads {FORMAT}: write the report again")]
     Format {
         /// Which of the two.
         which: String,
@@ -119,7 +119,7 @@ impl Verdict {
     }
 }
 
-/// Compares two studies, named `a` and `b` in what is said of them.
+/// Compares two studies, named `a` and `b` in its messages.
 ///
 /// # Errors
 /// If they are not of the same queries with the same classes in the same order, scored alike.

@@ -20,7 +20,10 @@ const TOGETHER: usize = 3;
 /// One option, by exact search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OptionRow {
-    /// Its name, as on the command line.
+    /// What was tried; `None` for plain search.
+    #[serde(skip)]
+    pub trial: Option<Trial>,
+    /// Its name, with the value that was tried.
     pub name: String,
     /// What it does.
     pub what: String,
@@ -82,7 +85,7 @@ impl Trial {
         Self::Combined,
     ];
 
-    /// Its name on the command line.
+    /// Its name, by which users ask for it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Box => "box",
@@ -163,7 +166,7 @@ impl Trials<'_> {
         let mut rows = vec![self.row("plain", "nearest neighbours", &plain, None)];
         for (done, trial) in trials.iter().enumerate() {
             progress(done, trials.len());
-            rows.push(self.trial(*trial, &plain)?);
+            rows.push(OptionRow { trial: Some(*trial), ..self.trial(*trial, &plain)? });
         }
         Ok(rows)
     }
@@ -185,28 +188,28 @@ impl Trials<'_> {
             Ok(self.row(name, what, &measured, Some(plain)))
         };
         match trial {
-            Trial::Box => answered(off, "--box 0.1,0.1,0.8,0.8", "the middle of each photograph"),
-            Trial::Flip => answered(off, "--views flip", "and its mirror image, averaged"),
-            Trial::Crops => answered(off, "--views crops", "ten views, averaged"),
+            Trial::Box => answered(off, "box 0.1,0.1,0.8,0.8", "the middle of each photograph"),
+            Trial::Flip => answered(off, "views flip", "and its mirror image, averaged"),
+            Trial::Crops => answered(off, "views crops", "ten views, averaged"),
             Trial::Together => self.together(),
             Trial::Expansion => {
                 let answer = AnswerConfig { expansion, ..off };
-                answered(answer, "--expand 5", "α-weighted query expansion, α = 3")
+                answered(answer, "expand 5", "α-weighted query expansion, α = 3")
             }
             Trial::Rerank => {
                 let answer = AnswerConfig { rerank: Some(RerankConfig::default()), ..off };
-                answered(answer, "--rerank", "k-reciprocal re-ranking of the first 100")
+                answered(answer, "rerank", "k-reciprocal re-ranking of the first 100")
             }
             Trial::OnePerClass => {
                 let answer = AnswerConfig { one_per_class: true, ..off };
-                let mut row = answered(answer, "--one-per-class", "the best item of each class")?;
+                let mut row = answered(answer, "one-per-class", "the best item of each class")?;
                 (row.map_at_r, row.r_precision, row.gain_map_at_r) = (None, None, None);
                 Ok(row)
             }
             Trial::Augment => {
                 let gallery = self.augmented(self.gallery)?;
                 let measured = self.measure(&Setting { gallery: &gallery, ..self.setting(off) })?;
-                Ok(self.row("derive --augment 5", "items drawn to their neighbours", &measured, Some(plain)))
+                Ok(self.row("augment 5", "items drawn to their neighbours", &measured, Some(plain)))
             }
             Trial::Whiten | Trial::Combined => {
                 let dim = semblance_index::VectorIndex::dim(self.gallery);
@@ -215,7 +218,7 @@ impl Trials<'_> {
                 let mut gallery =
                     self.gallery.with_vectors(whitening.apply(self.gallery.vectors()), outputs)?;
                 let vectors = whitening.apply(vectors);
-                let (mut answer, name, what) = (off, format!("derive --whiten {outputs}"), "PCA-whitening");
+                let (mut answer, name, what) = (off, format!("whiten {outputs}"), "PCA-whitening");
                 if trial == Trial::Whiten {
                     let measured = self.measure(&Setting { gallery: &gallery, vectors: &vectors, answer })?;
                     return Ok(self.row(&name, what, &measured, Some(plain)));
@@ -250,7 +253,7 @@ impl Trials<'_> {
                 group.clear();
             }
         }
-        let name = "--together";
+        let name = "together";
         let what = format!("{TOGETHER} photographs of a product as one query");
         if classes.is_empty() {
             let what = format!("{what}: no class has {TOGETHER}");
@@ -296,6 +299,7 @@ impl Trials<'_> {
             gains = [0, 1].map(|column| differences(&columns, &self.bootstrap)[column]);
         }
         OptionRow {
+            trial: None,
             name: name.to_owned(),
             what: what.to_owned(),
             queries: count,
@@ -313,6 +317,7 @@ impl Trials<'_> {
 impl OptionRow {
     fn nothing() -> Self {
         Self {
+            trial: None,
             name: String::new(),
             what: String::new(),
             queries: 0,

@@ -1,4 +1,4 @@
-//! The client's address: of the connection, or, if a proxy that was named is at its other end, the one the proxy tells.
+//! The client's address: of the connection, or, if a proxy that was named is at its other end, the one that the proxy states.
 
 use std::net::IpAddr;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Who a request comes from, and how many may come from there.
+//! The client address of a request, and the rate limit per address.
 
 mod client;
 mod rate;

@@ -1,4 +1,4 @@
-//! What HTTP leaves to every server: what a body is, and the names that a proxy gives this one.
+//! Parts of HTTP that every server handles: the media types of bodies, and the names that a proxy gives this server.
 
 pub(crate) mod content;
 pub(crate) mod proxy;

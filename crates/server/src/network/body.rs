@@ -1,4 +1,4 @@
-//! Bodies that tell the connection how they get on.
+//! Request and response bodies that report their progress to the connection.
 
 use std::pin::Pin;
 use std::sync::Arc;

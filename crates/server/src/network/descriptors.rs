@@ -8,7 +8,7 @@ const KEPT: (u64, u64) = (64, 512);
 pub(crate) fn connections(wanted: usize) -> usize {
     let most = within(limit(), wanted);
     if most < wanted {
-        tracing::warn!(wanted, most, "the limit on open files (ulimit -n) allows fewer connections");
+        tracing::warn!(wanted, most, "the limit on open files (RLIMIT_NOFILE) allows fewer connections");
     }
     most
 }

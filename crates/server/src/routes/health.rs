@@ -1,4 +1,4 @@
-//! Whether the server lives, whether it can work, and how much it did.
+//! Liveness, readiness and counters.
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};

@@ -1,4 +1,4 @@
-//! Which indexes there are, and what they are.
+//! Listing and describing the served indexes.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! All addresses, and what every request passes on its way to them.
+//! The routes, and the middleware that every request passes.
 
 mod health;
 mod indexes;

@@ -1,4 +1,4 @@
-//! The latest evaluation report of an index, as `semblance eval` left it.
+//! The latest evaluation report of an index.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -53,8 +53,8 @@ async fn read(app: Shared, index: &str, file: &str, work: &Work) -> Answer<Bytes
         }
         Ok(_) => Err(Problem::internal(format_args!("{} is no file", path.display()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let message = "there is no evaluation report yet: `semblance eval --report DIR` writes one";
-            Err(Problem::not_found("no_report", message))
+            let message = "there is no evaluation report of this index yet";
+            Err(Problem::not_found("no_report", message).with_advice(&memory.config.advice.report))
         }
         Err(error) => Err(Problem::internal(error)),
     };

@@ -46,10 +46,10 @@ pub(crate) struct SearchRequest {
     min_score: Option<f32>,
     /// `class`: only the best hit of each class.
     group_by: Option<GroupBy>,
-    /// Search again with the query drawn towards so many of its nearest.
+    /// Search again with the query moved towards this many of its nearest.
     #[schema(minimum = 1, maximum = 1000)]
     expand: Option<usize>,
-    /// Order so many of the nearest anew by the neighbours they share with the query.
+    /// Re-rank this many of the nearest by the neighbours they share with the query.
     #[schema(minimum = 1, maximum = 1000)]
     rerank: Option<usize>,
 }
@@ -157,7 +157,7 @@ fn query_of(asked: SearchRequest, shelf: &Shelf) -> Answer<(Vec<f32>, Option<u64
 }
 
 fn normalised(mut vector: Vec<f32>, dim: usize) -> Answer<Vec<f32>> {
-    // The other faults are told by the index.
+    // The index reports the other faults.
     let norm = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
     if vector.len() == dim && norm.is_finite() && norm > 0.0 {
         vector.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);

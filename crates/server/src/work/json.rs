@@ -1,7 +1,7 @@
-//! How large JSON is once it is read: known before it is, from its brackets and commas.
+//! The memory that parsed JSON takes, bounded before parsing by counting brackets and commas.
 //!
-//! A few bytes of JSON can take hundreds in memory (`{"":0}` is a map with a node of its own), so the size of a body says
-//! little. The scan needs no memory, never counts too little, and leaves it to the parser to find what is malformed.
+//! A few bytes of JSON can take hundreds in memory (`{"":0}` is a map with a node of its own), so the size of a body is
+//! no bound. The scan needs no memory, never counts too little, and leaves it to the parser to find what is malformed.
 
 use serde::de::DeserializeOwned;
 

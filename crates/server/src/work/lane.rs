@@ -1,4 +1,4 @@
-//! Work of one kind on threads where it may take its time: so much of it at once, so much waiting.
+//! Blocking work of one kind on threads of its own, with a limit on how much runs at once and how much waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! CSV and TSV tables: one row a photograph.
+//! CSV and TSV tables: one row per photograph.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -46,7 +46,9 @@ pub enum ImageErrorKind {
     #[error("is {0}, a kind that is not supported; convert it to an ordinary JPEG or PNG")]
     UnsupportedKind(String),
     /// More pixels than allowed.
-    #[error("{width} × {height} pixels are more than the limit of {max_side} a side and {max_pixels} in all")]
+    #[error(
+        "{width} × {height} pixels are more than the limit of {max_side} per side and {max_pixels} in all"
+    )]
     TooManyPixels {
         /// Its width.
         width: u32,

@@ -1,4 +1,4 @@
-//! Image formats, told by the content of a file.
+//! Image formats, recognised by the content of a file.
 
 use super::ImageErrorKind;
 

@@ -77,7 +77,7 @@ pub struct Small {
 }
 
 /// Reads a picture as upright RGB: EXIF orientation applied, transparency laid over white, grey, palette and 16-bit
-/// converted. The format is told from the content, never from the name; of animations the first frame counts.
+/// converted. The format is found from the content, never from the name; of animations the first frame counts.
 ///
 /// # Errors
 /// [`ImageError`] names the file.
@@ -95,7 +95,7 @@ pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageErro
     decode(bytes, limits).map_err(|kind| ImageError { path: None, kind })
 }
 
-/// As [`decode_file`], for whoever then makes the short side `short` pixels: a JPEG comes at a quarter or an eighth of its
+/// As [`decode_file`], for callers that then scale the short side to `short` pixels: a JPEG comes at a quarter or an eighth of its
 /// size, as long as that leaves twice as many (2,048 in the file for 256). Of twelve megapixels that takes half to two thirds
 /// of the time and a sixteenth of the pixels in memory.
 ///

@@ -1,4 +1,4 @@
-//! Formats that take no more than their library: WebP and BMP.
+//! Formats that need no step beside their library: WebP and BMP.
 
 use std::io::Cursor;
 

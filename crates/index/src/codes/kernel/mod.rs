@@ -43,7 +43,7 @@ use std::sync::OnceLock;
 /// Bytes of a cache line; rows are padded to a multiple.
 pub(crate) const LINE: usize = 64;
 
-/// Scores the first numbers of rows `nodes` of a matrix against a query: `(query, matrix, numbers a row, numbers
+/// Scores the first numbers of rows `nodes` of a matrix against a query: `(query, matrix, numbers per row, numbers
 /// multiplied, nodes, scores)`. For the last numbers of each row, query and matrix are handed over from there on.
 ///
 /// # Safety

@@ -1,4 +1,4 @@
-//! Sums of products of 16-bit codes for AVX2: `vpmaddwd` multiplies 16 numbers and adds them in pairs, twice a cycle,
+//! Sums of products of 16-bit codes for AVX2: `vpmaddwd` multiplies 16 numbers and adds them in pairs, twice per cycle,
 //! where f32 multiplies 8.
 
 use std::arch::asm;

@@ -1,7 +1,7 @@
 //! 3×3 convolution with stride 1 by Winograd's minimal filtering F(4×4, 3×3): Lavin and Gray, "Fast Algorithms for
 //! Convolutional Neural Networks" (2015).
 //!
-//! A 4×4 piece of the result costs 36 products a channel instead of 144: the 6×6 piece of input under it and the
+//! A 4×4 piece of the result costs 36 products per channel instead of 144: the 6×6 piece of input under it and the
 //! weights are transformed, multiplied frequency by frequency (36 matrix products over the channels, by register
 //! tiles), and the sums transformed back. The products may be of integer codes.
 

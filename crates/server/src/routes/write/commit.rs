@@ -1,4 +1,4 @@
-//! Changes on their way into the index: once per `Idempotency-Key`, cancelled before their commit or not at all.
+//! Applying changes to the index: once per `Idempotency-Key`, cancelled before the commit or not at all.
 
 use std::sync::Arc;
 
@@ -105,12 +105,12 @@ pub(super) fn store(
         item.metadata.insert(catalog::PHOTO.to_owned(), kept.clone().into());
     }
     if let Err(given_up) = work.begin_commit() {
-        // The picture just kept is nobody's.
+        // No item names the picture that was just kept.
         kept.iter().filter(|kept| is_new && old != Some(kept)).for_each(|kept| shelf.pictures.forget(kept));
         return Err(given_up);
     }
     let ids = writer(shelf)?.upsert(std::slice::from_ref(&item), &vector)?;
-    // Only now is the picture the item had before nobody's.
+    // Only now does no item name the previous picture.
     if let Some(old) = old
         && kept.as_deref() != Some(old)
     {

@@ -1,4 +1,4 @@
-//! What stands in a room.
+//! Furniture.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

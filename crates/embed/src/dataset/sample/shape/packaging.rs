@@ -1,4 +1,4 @@
-//! What things are sold in.
+//! Packaging.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

@@ -1,4 +1,4 @@
-//! What holds drinks and flowers.
+//! Vessels for drinks and flowers.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

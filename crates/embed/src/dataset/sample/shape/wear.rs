@@ -1,4 +1,4 @@
-//! What people wear and carry.
+//! Clothing and bags.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

@@ -1,4 +1,4 @@
-//! Large JPEGs at a quarter or an eighth of their size, for whoever makes them small anyway.
+//! Large JPEGs decoded at a quarter or an eighth of their size, for thumbnails and small network inputs.
 //!
 //! A JPEG is stored as frequencies of 8 × 8 blocks, and the lowest of them give the block at 2 × 2 pixels or at one, its
 //! mean. That leaves out most of the inverse transform, upsampling and colour conversion; at half the size it would gain

@@ -1,5 +1,7 @@
 //! `semblance data`: check a data set, draw the sample catalogue.
 
+mod args;
+
 use std::fmt::Write as _;
 
 use semblance_embed::dataset::LeftOut;
@@ -8,7 +10,8 @@ use semblance_embed::dataset::sample::SampleCatalogue;
 use semblance_embed::transform::Limits;
 use serde_json::json;
 
-use crate::args::{CatalogueArgs, DataCommand, DatasetArgs, SampleArgs};
+use self::args::SampleArgs;
+pub(crate) use self::args::{CatalogueArgs, DataCommand, DatasetArgs, FormatArg, HeaderArg, LayoutArgs};
 use crate::exit::Exit;
 use crate::inputs;
 use crate::printer::Printer;
