@@ -194,7 +194,7 @@ pub(crate) fn index_folder(name: &str, indexes: &Path, printer: Printer) -> Path
 }
 
 /// A name below the folder of indexes, or a path if it looks like one.
-fn named_folder(name: &str, indexes: &Path) -> PathBuf {
+pub(crate) fn named_folder(name: &str, indexes: &Path) -> PathBuf {
     let is_path = name.contains(['/', std::path::MAIN_SEPARATOR]) || matches!(name, "." | "..");
     if is_path { PathBuf::from(name) } else { indexes.join(name) }
 }

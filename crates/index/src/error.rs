@@ -75,8 +75,8 @@ pub enum IndexError {
     },
     /// The published files are there and the store is not.
     #[error(
-        "the store of the index at {} is gone. Nothing can be written; what is published is whole and can be searched. Export it \
-         with `semblance index export`, and import that into a new index with `semblance index import`",
+        "the store of the index at {} is gone. Nothing can be written; what is published can be searched: export it, and import that \
+         into a new index",
         dir.display()
     )]
     StoreMissing {
