@@ -114,30 +114,3 @@ fn a_killed_build_can_be_repeated() {
     let args: Vec<&str> = build.into_iter().chain(MODEL).collect();
     killed_anywhere(&dir, &faults, &Making { args, items: 12 });
 }
-
-/// The old index goes, the new one comes; in between the command can be repeated like any other.
-#[test]
-fn a_killed_replacement_can_be_repeated() {
-    let Some(faults) = Faults::compile() else { return };
-    let dir = Dir::new();
-    catalogue(&dir);
-    let import = ["index", "import", "in/vectors.npy", "--index", "shop", "--fingerprint", "m"];
-    dir.run(import).exits(0);
-    let args = ["index", "derive", "--index", "shop", "--name", "new", "--augment", "3", "--replace"];
-    let folder = dir.path("index-data/new");
-    let run = |at| {
-        let mut replacing = command(&dir, &args);
-        faults.load(&mut replacing, &folder, CHANGES, at, Action::Kill);
-        replacing.output().expect("the binary starts")
-    };
-    assert!(run(0).status.success());
-    // Now there is one to replace.
-    assert!(run(0).status.success());
-    let count = faults.operations().len();
-    for at in places(count, setting("SEMBLANCE_FAULTS", 24), 13) {
-        run(at);
-        let again = command(&dir, &args).output().expect("the binary starts");
-        assert!(again.status.success(), "killed at {at}, {:?}: {}", faults.met(), text(&again));
-        holds(&folder, 40, &format!("killed at {at}"));
-    }
-}

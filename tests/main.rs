@@ -27,6 +27,8 @@ mod http;
 mod lines;
 // Models by themselves: measured without an index, written for other programs.
 mod models;
+// Replacing an index, taking one away, and what else becomes of its folder.
+mod replacement;
 // Reports with pictures, their comparison, options for better answers.
 mod reports;
 // From a catalogue to an index to hits and recall; building that was cut short.

@@ -109,7 +109,7 @@ pub(crate) struct DeriveArgs {
     /// Draw each item towards its N nearest [without N: 5]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "5", value_parser = positive)]
     pub(crate) augment: Option<usize>,
-    /// Replace an index of this name
+    /// Replace an index of this name, once the new one is finished; until then the disk needs room for both
     #[arg(long)]
     pub(crate) replace: bool,
 }

@@ -158,7 +158,7 @@ pub(crate) struct BuildArgs {
     /// Go on with an index whose building was cut short; pictures it has already are not embedded again
     #[arg(long, conflicts_with = "replace")]
     pub(crate) resume: bool,
-    /// Replace an index of this name
+    /// Replace an index of this name, once the new one is finished; until then the disk needs room for both
     #[arg(long)]
     pub(crate) replace: bool,
     #[command(flatten)]

@@ -79,7 +79,8 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<Exit> {
     };
     let bar = printer.bar("embedding", gallery.len());
     catalog::build(&gallery, &embedder, &writer, &extract, &|step| index::show(&bar, step))?;
-    drop((bar, writer));
+    drop(bar);
+    writer.take_place()?;
 
     printer.note("4. Search with that photograph");
     let engine = Engine::open(&places.index, None, Precision::F32)?;

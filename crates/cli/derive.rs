@@ -12,8 +12,8 @@ use crate::inputs;
 use crate::printer::Printer;
 
 pub(crate) fn run(args: &DeriveArgs, printer: Printer) -> anyhow::Result<Exit> {
-    let source = Index::open(inputs::index_folder(&args.index.index, &args.index.dir.index_dir))?;
-    let folder = inputs::index_folder(&args.name, &args.index.dir.index_dir);
+    let source = Index::open(inputs::index_folder(&args.index.index, &args.index.dir.index_dir, printer))?;
+    let folder = inputs::index_folder(&args.name, &args.index.dir.index_dir, printer);
     let bar = printer.bar("deriving", source.len());
     let progress = |step| show(&bar, BuildProgress::Indexing(step));
     let derived = semblance_query::derive(&source, &folder, &args.config(), &progress);

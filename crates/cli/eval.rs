@@ -30,7 +30,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer) -> anyhow::Result<Exit> {
         return eval_model::run(args, data, printer);
     }
     let name = args.index.as_deref().context("no index: name one with --index")?;
-    let folder = inputs::index_folder(name, &args.dir.index_dir);
+    let folder = inputs::index_folder(name, &args.dir.index_dir, printer);
     match &args.queries {
         None => among_itself(args, name, &folder, printer),
         Some(path) => with_queries(args, name, &folder, path, printer),

@@ -10,7 +10,7 @@ use semblance_query::QueryError;
 use semblance_server::{OperatorAdvice, ServerError};
 
 use crate::args::INDEX_DIR;
-use crate::inputs::index_folder;
+use crate::inputs::named_folder;
 use crate::serve::TOKEN_VARIABLE;
 
 /// What helps against the errors in this chain; `None` if no command or flag does.
@@ -68,7 +68,9 @@ fn of_index(error: &IndexError) -> Option<String> {
                  FOLDER` saves what is published"
             )
         }
-        IndexError::StoreOlder { dir, .. } => format!(
+        IndexError::StoreOlder { dir, .. }
+        | IndexError::StoreIncomplete { dir, .. }
+        | IndexError::StoreMissing { dir } => format!(
             "`semblance index export --index {} --out FOLDER`, then `semblance index import FOLDER/vectors.npy --index NEW`",
             name_of(dir)
         ),
@@ -147,11 +149,11 @@ pub(crate) fn for_operators(reports: &Path) -> OperatorAdvice {
     }
 }
 
-/// How the index in a folder is called on the command line: the inverse of [`index_folder`], quoted for a shell.
+/// How the index in a folder is called on the command line: the inverse of [`named_folder`], quoted for a shell.
 pub(crate) fn name_of(folder: &Path) -> String {
     let names = Path::new(INDEX_DIR);
     let short = folder.strip_prefix(names).ok().and_then(Path::to_str);
-    match short.filter(|name| index_folder(name, names) == folder && !name.is_empty()) {
+    match short.filter(|name| named_folder(name, names) == folder && !name.is_empty()) {
         Some(name) => quoted(Path::new(name)),
         None if folder.components().count() > 1 || folder.has_root() => quoted(folder),
         // A name would be looked for among the indexes.
@@ -321,8 +323,8 @@ mod tests {
     fn a_name_leads_back_to_its_folder() {
         let names = Path::new(INDEX_DIR);
         for name in ["shop", "./shop", "/srv/shop", "a/b/shop", "../shop"] {
-            let folder = index_folder(name, names);
-            assert_eq!(index_folder(&name_of(&folder), names), folder, "{name}");
+            let folder = named_folder(name, names);
+            assert_eq!(named_folder(&name_of(&folder), names), folder, "{name}");
         }
         assert_eq!(name_of(Path::new("index-data/shop")), "shop");
         assert_eq!(name_of(Path::new("elsewhere/shop")), "elsewhere/shop");

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use semblance_embed::Embedder;
-use semblance_index::{HnswConfig, Index, IndexConfig, IndexError, IndexWriter, Manifest};
+use semblance_index::{
+    HnswConfig, Index, IndexConfig, IndexError, IndexWriter, Manifest, has_interrupted_replacement,
+};
 use semblance_query::catalog::{self, BuildProgress};
 use semblance_query::whitening::readable;
 use serde_json::json;
@@ -47,7 +49,7 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
         durability: args.durability,
         ..catalog::index_config(&dataset, &embedder, &source)
     };
-    let folder = inputs::index_folder(&args.name, &args.dir.index_dir);
+    let folder = inputs::index_folder(&args.name, &args.dir.index_dir, printer);
     catalogue::seal_for(&mut config, &folder, printer);
     let writer = match (args.resume, args.replace) {
         (true, _) => IndexWriter::resume(&folder, &config),
@@ -55,16 +57,21 @@ fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
         _ => IndexWriter::create(&folder, &config),
     };
     let writer = writer.map_err(|error| match error {
-        IndexError::AlreadyExists { finished: false, .. } => {
+        IndexError::AlreadyExists { finished, .. } if !finished || has_interrupted_replacement(&folder) => {
             inputs::name_taken(error, "--resume or --replace")
         }
         error => inputs::name_taken(error, "--replace"),
     })?;
     let bar = printer.bar("embedding", dataset.len());
     let extract = inputs::extract(&args.extract, printer.threads);
-    let (summary, manifest) =
-        catalog::build_with(&dataset, &metadata, &embedder, &writer, &extract, &|step| show(&bar, step))?;
+    let built =
+        catalog::build_with(&dataset, &metadata, &embedder, &writer, &extract, &|step| show(&bar, step));
     drop(bar);
+    let (summary, manifest) = match built {
+        Ok(built) => built,
+        Err(error) => return Err(inputs::given_up(writer, error.into(), "repeat the command with --resume")),
+    };
+    writer.take_place()?;
     inputs::warn_of(&summary.failures, printer);
     let result = json!({
         "index": folder, "summary": summary, "left_out": dataset.left_out, "metadata": joined, "manifest": manifest,
@@ -95,7 +102,7 @@ pub(crate) fn show(bar: &Bar, step: BuildProgress) {
 }
 
 fn info(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
-    let index = Index::open(inputs::index_folder(&args.index, &args.dir.index_dir))?;
+    let index = Index::open(inputs::index_folder(&args.index, &args.dir.index_dir, printer))?;
     let manifest = index.manifest();
     let items = index.items()?;
     let mut classes: Vec<&str> = items.iter().filter_map(|item| item.class.as_deref()).collect();

@@ -8,7 +8,7 @@ use semblance_embed::dataset::sample::{SampleCatalogue, TABLE_NAME};
 use semblance_embed::dataset::{Dataset, DatasetConfig, Format, Header, LeftOutReason, TableConfig};
 use semblance_embed::extract::{ExtractConfig, Failure};
 
-use semblance_index::IndexError;
+use semblance_index::{IndexError, IndexWriter, Recovered, recover_replacement};
 use semblance_query::Engine;
 
 use crate::args::{ExtractArgs, ModelArgs};
@@ -175,8 +175,26 @@ pub(crate) fn extract(args: &ExtractArgs, threads: Option<u16>) -> ExtractConfig
     }
 }
 
-/// The folder of an index: a name below the folder of indexes, or a path if it looks like one.
-pub(crate) fn index_folder(name: &str, indexes: &Path) -> PathBuf {
+/// The folder of an index. Ends a replacement of the index that was interrupted, and says so.
+pub(crate) fn index_folder(name: &str, indexes: &Path, printer: Printer) -> PathBuf {
+    let folder = named_folder(name, indexes);
+    // Where this user cannot end it, the command finds no index and says that.
+    match recover_replacement(&folder) {
+        Ok(Some(Recovered::Completed)) => printer.warn(format_args!(
+            "replacing the index at {} was interrupted: its new index was finished and is in its place now",
+            folder.display()
+        )),
+        Ok(Some(Recovered::Restored)) => printer.warn(format_args!(
+            "replacing the index at {} was interrupted: the old index is in its place again",
+            folder.display()
+        )),
+        Ok(None) | Err(_) => {}
+    }
+    folder
+}
+
+/// A name below the folder of indexes, or a path if it looks like one.
+pub(crate) fn named_folder(name: &str, indexes: &Path) -> PathBuf {
     let is_path = name.contains(['/', std::path::MAIN_SEPARATOR]) || matches!(name, "." | "..");
     if is_path { PathBuf::from(name) } else { indexes.join(name) }
 }
@@ -186,6 +204,27 @@ pub(crate) fn name_taken(error: IndexError, options: &str) -> anyhow::Error {
     match error {
         IndexError::AlreadyExists { .. } => anyhow!("{error}: repeat the command with {options}"),
         error => error.into(),
+    }
+}
+
+/// The error of a command that began an index and did not finish it: nothing is left of it if nothing was stored, else the
+/// error says how to go on.
+pub(crate) fn given_up(writer: IndexWriter, error: anyhow::Error, way: &str) -> anyhow::Error {
+    let items = writer.len();
+    match writer.discard_if_empty() {
+        Ok(false) if items > 0 => anyhow!("{error:#}; {items} items are stored: {way}"),
+        _ => error,
+    }
+}
+
+/// Says which published files are damaged, and that they are made again.
+pub(crate) fn warn_of_damage(writer: &IndexWriter, printer: Printer) {
+    const SHOWN: usize = 10;
+    for damage in writer.damage().iter().take(SHOWN) {
+        printer.warn(format_args!("{damage}; this command makes it again"));
+    }
+    if writer.damage().len() > SHOWN {
+        printer.warn(format_args!("and {} more damaged segments", writer.damage().len() - SHOWN));
     }
 }
 
@@ -206,7 +245,7 @@ mod tests {
 
     #[test]
     fn names_and_paths_of_indexes() {
-        let folder = |name| index_folder(name, Path::new("index-data"));
+        let folder = |name| named_folder(name, Path::new("index-data"));
         assert_eq!(folder("shop"), Path::new("index-data/shop"));
         assert_eq!(folder("./shop"), Path::new("./shop"));
         assert_eq!(folder("/tmp/shop"), Path::new("/tmp/shop"));

@@ -69,10 +69,12 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, printer: Printer) -> anyhow::Result<Exit> {
-    if let Some(threads) = printer.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
-        pool.build_global().context("cannot start the threads")?;
-    }
+    // The libraries would panic where the system has no thread left.
+    let threads = printer.threads.map_or(0, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.context(
+        "cannot start the threads for computing: ask for fewer with --threads, or end other programs",
+    )?;
     match command {
         Command::Demo(args) => demo::run(args, printer),
         Command::Data(args) => data::run(args, printer),

@@ -27,9 +27,9 @@ pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
     inputs::refuse_left_out(&dataset, &args.extract)?;
     let (metadata, joined) = args.metadata.read(&dataset, &args.extract, printer)?;
-    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
+    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir, printer);
     let engine = inputs::engine(&folder, &args.model)?;
-    let mut writer = writer(&folder, &args.write)?;
+    let mut writer = writer(&folder, &args.write, printer)?;
     roots::same_as_added(&mut writer, &dataset, printer)?;
     let bar = printer.bar("embedding", dataset.len());
     let extract = inputs::extract(&args.extract, printer.threads);
@@ -68,8 +68,8 @@ pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit
             keys.push(key.clone());
         }
     }
-    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
-    let writer = writer(&folder, &args.write)?;
+    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir, printer);
+    let writer = writer(&folder, &args.write, printer)?;
     let mut unknown = Vec::new();
     for key in &keys {
         if !writer.contains(key)? {
@@ -93,7 +93,7 @@ pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit
 
 /// Checks every checksum and record; faults, and what could not be checked, make the exit code 1.
 pub(crate) fn check(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
-    let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
+    let folder = inputs::index_folder(&args.index, &args.dir.index_dir, printer);
     let report = finish(printer, |progress| verify(&folder, progress))?;
     // Missing pictures are not a fault of the index itself, so they are only a remark.
     let pictures = Index::open(&folder).ok().and_then(|index| PicturesView::of(&index).ok());
@@ -138,10 +138,11 @@ fn told(report: &VerifyReport, folder: &Path) -> String {
 
 /// Makes the published files again from the store and removes uploads that no item names.
 pub(crate) fn compact(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit> {
-    let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
+    let folder = inputs::index_folder(&args.index, &args.dir.index_dir, printer);
     let size = |index: Option<Index>| index.map_or(0, |index| index.manifest().bytes());
     let before = size(Index::open(&folder).ok());
     let writer = IndexWriter::open(&folder)?;
+    inputs::warn_of_damage(&writer, printer);
     let manifest = finish(printer, |progress| writer.compact(progress))?;
     let swept = uploads::sweep(&writer)?;
     let after = manifest.bytes();
@@ -164,7 +165,7 @@ pub(crate) fn compact(args: &IndexArgs, printer: Printer) -> anyhow::Result<Exit
 
 /// Writes an index out for other programs.
 pub(crate) fn write_out(args: &ExportArgs, printer: Printer) -> anyhow::Result<Exit> {
-    let index = Index::open(inputs::index_folder(&args.index.index, &args.index.dir.index_dir))?;
+    let index = Index::open(inputs::index_folder(&args.index.index, &args.index.dir.index_dir, printer))?;
     let items = finish(printer, |progress| export(&index, &args.out, args.format, progress))?;
     printer.result(&json!({ "index": index.dir(), "out": args.out, "items": items }), |_| {
         format!("{}: {items} items written\n", args.out.display())
@@ -174,20 +175,23 @@ pub(crate) fn write_out(args: &ExportArgs, printer: Printer) -> anyhow::Result<E
 
 /// Adds vectors and items from files to an index.
 pub(crate) fn read_in(args: &ImportArgs, printer: Printer) -> anyhow::Result<Exit> {
-    let folder = inputs::index_folder(&args.index, &args.dir.index_dir);
-    let mut writer = match IndexWriter::open(&folder) {
-        Err(IndexError::Missing { .. }) => {
-            IndexWriter::create(&folder, &IndexConfig::for_import(&args.vectors, &args.fingerprint)?)?
-        }
-        opened => opened?,
-    };
+    let folder = inputs::index_folder(&args.index, &args.dir.index_dir, printer);
+    let (mut writer, is_new) = open_or_create(&folder, args)?;
+    inputs::warn_of_damage(&writer, printer);
     if let Some(durability) = args.write.durability {
         writer.set_durability(durability);
     }
-    let (imported, manifest) = finish(printer, |progress| {
+    let imported = finish(printer, |progress| {
         let imported = import(&writer, &args.vectors, args.items.as_deref(), progress)?;
         Ok((imported, writer.finish_merged(&MergeOptions::all_threads(), progress)?))
-    })?;
+    });
+    let (imported, manifest) = match imported {
+        Err(error) if is_new => {
+            let way = "repeat the command, which replaces them and goes on";
+            return Err(inputs::given_up(writer, error, way));
+        }
+        imported => imported?,
+    };
     let Imported { rows, replaced } = imported;
     let summary = json!({ "index": folder, "imported": rows, "replaced": replaced, "items": manifest.items });
     printer.result(&summary, |_| {
@@ -202,8 +206,23 @@ pub(crate) fn read_in(args: &ImportArgs, printer: Printer) -> anyhow::Result<Exi
     Ok(Exit::Done)
 }
 
-fn writer(folder: &Path, args: &WriteArgs) -> anyhow::Result<IndexWriter> {
+/// The index to import into, and whether it is a new one.
+fn open_or_create(folder: &Path, args: &ImportArgs) -> semblance_index::Result<(IndexWriter, bool)> {
+    match IndexWriter::open(folder) {
+        Err(IndexError::Missing { .. }) => {}
+        opened => return opened.map(|writer| (writer, false)),
+    }
+    let config = IndexConfig::for_import(&args.vectors, &args.fingerprint)?;
+    match IndexWriter::create(folder, &config) {
+        // Another process made it and has ended since.
+        Err(IndexError::AlreadyExists { .. }) => IndexWriter::open(folder).map(|writer| (writer, false)),
+        created => created.map(|writer| (writer, true)),
+    }
+}
+
+fn writer(folder: &Path, args: &WriteArgs, printer: Printer) -> anyhow::Result<IndexWriter> {
     let mut writer = IndexWriter::open(folder)?;
+    inputs::warn_of_damage(&writer, printer);
     if let Some(durability) = args.durability {
         writer.set_durability(durability);
     }

@@ -76,7 +76,10 @@ impl Printer {
         let style = ProgressStyle::with_template("{msg:<24} {wide_bar} {pos}/{len} {elapsed}, {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(what);
-        bar.enable_steady_tick(Duration::from_millis(500));
+        // Takes a thread, for nothing where no bar is drawn.
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(Duration::from_millis(500));
+        }
         Bar(bar, !self.quiet)
     }
 }

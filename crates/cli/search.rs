@@ -45,7 +45,7 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
     if !args.condition.items.is_empty() {
         return search_item::run(args, printer);
     }
-    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
+    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir, printer);
     let mut engine = inputs::engine(&folder, &args.model)?;
     if let Some(root) = &args.catalogue.root {
         engine = engine.with_root(root)?;

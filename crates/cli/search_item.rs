@@ -33,7 +33,7 @@ struct Answered<'a> {
 }
 
 pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
-    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir);
+    let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir, printer);
     let index = Index::open(&folder)?;
     let params = args.condition.params(args.k, &args.how);
     let warnings = args.condition.warnings(&index, printer)?;

@@ -18,8 +18,11 @@ pub(crate) const TOKEN_VARIABLE: &str = "SEMBLANCE_TOKEN";
 
 pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
     start_log(args.log, args.log_level);
-    let mut indexes =
-        args.index.iter().map(|name| source(name, &args.dir.index_dir)).collect::<Result<Vec<_>, _>>()?;
+    let mut indexes = args
+        .index
+        .iter()
+        .map(|name| source(name, &args.dir.index_dir, printer))
+        .collect::<Result<Vec<_>, _>>()?;
     roots(&mut indexes, &args.root);
     let server = Server::open(ServerConfig {
         model: inputs::model(&args.model),
@@ -58,8 +61,8 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<Exit> {
 }
 
 /// An index goes by the last part of its path.
-fn source(name: &str, indexes: &Path) -> anyhow::Result<IndexSource> {
-    let dir = inputs::index_folder(name, indexes);
+fn source(name: &str, indexes: &Path, printer: Printer) -> anyhow::Result<IndexSource> {
+    let dir = inputs::index_folder(name, indexes, printer);
     let full = dir.canonicalize().unwrap_or_else(|_| dir.clone());
     let name = full.file_name().with_context(|| format!("{} is no folder of an index", dir.display()))?;
     Ok(IndexSource { name: name.to_string_lossy().into_owned(), dir, root: None })

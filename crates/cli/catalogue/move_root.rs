@@ -41,8 +41,12 @@ impl MoveRootArgs {
 
 pub(crate) fn run(args: &MoveRootArgs, printer: Printer) -> anyhow::Result<Exit> {
     let (index, root) = args.index_and_root()?;
-    let folder = inputs::index_folder(&index, &args.dir.index_dir);
+    let folder = inputs::index_folder(&index, &args.dir.index_dir, printer);
     let mut writer = IndexWriter::open(&folder)?;
+    if !writer.damage().is_empty() {
+        inputs::warn_of_damage(&writer, printer);
+        writer.finish(&|_| {})?;
+    }
     let bar = printer.bar("looking for pictures", writer.len());
     let moved = move_root(&mut writer, root, &|done, total| bar.set(done, total))?;
     drop(bar);

@@ -73,6 +73,37 @@ pub enum IndexError {
         /// Fingerprint of the model at hand.
         given: String,
     },
+    /// The published files are there and the store is not.
+    #[error(
+        "the store of the index at {} is gone. Nothing can be written; what is published can be searched: export it, and import that \
+         into a new index",
+        dir.display()
+    )]
+    StoreMissing {
+        /// Folder of the index.
+        dir: PathBuf,
+    },
+    /// The folder of an open index is there no more, or another index lies in its place.
+    #[error(
+        "the folder of the index at {} was moved, removed or replaced while it was open. Nothing is written: put it back, or \
+         open the index again where it is now",
+        dir.display()
+    )]
+    Moved {
+        /// Folder that the index was opened in.
+        dir: PathBuf,
+    },
+    /// An index that cannot be replaced by another in one step.
+    #[error(
+        "the index at {} cannot be replaced: {why}. It stays as it is: build the new one under another name, or remove this one first",
+        dir.display()
+    )]
+    CannotReplace {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// Another writer is at work.
     #[error("the index at {} is being written by {holder}: wait till it ends (reading goes on meanwhile)", dir.display())]
     Locked {
@@ -111,6 +142,21 @@ pub enum IndexError {
         stored: u64,
         /// Number of the last write that is published.
         published: u64,
+    },
+
+    /// The store does not hold items that are published and that nobody deleted.
+    #[error(
+        "the store of the index at {} lost items: of {checked} published items looked for it lacks {missing}. Nothing is written. \
+         The published items are whole: export them, and import them into a new index",
+        dir.display()
+    )]
+    StoreIncomplete {
+        /// Folder of the index.
+        dir: PathBuf,
+        /// Published items that were looked for.
+        checked: u64,
+        /// Those that are not in the store.
+        missing: u64,
     },
 
     // ---- vectors, parameters and filters ----------------------------------------------------------------------
@@ -227,6 +273,12 @@ pub enum IndexError {
         /// File or folder that refused.
         path: PathBuf,
     },
+    /// A file or folder that this user may not read.
+    #[error("{} cannot be read: this user has no permission to; change its permissions, or use an account that may", path.display())]
+    Unreadable {
+        /// File or folder that refused.
+        path: PathBuf,
+    },
     /// Any other failure of the file system.
     #[error("{}: {source}", path.display())]
     Io {
@@ -274,6 +326,14 @@ impl IndexError {
         }
     }
 
+    /// As [`Self::io`], of a file that was only to be read.
+    pub(crate) fn reading(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        match source.kind() {
+            std::io::ErrorKind::PermissionDenied => Self::Unreadable { path: path.as_ref().to_path_buf() },
+            _ => Self::io(path, source),
+        }
+    }
+
     pub(crate) fn damaged(path: impl AsRef<Path>, what: impl Into<String>) -> Self {
         Self::Damaged { path: path.as_ref().to_path_buf(), what: what.into() }
     }
@@ -295,5 +355,7 @@ mod tests {
         let denied = IndexError::io("a/b", std::io::Error::from_raw_os_error(13));
         assert!(matches!(denied, IndexError::ReadOnly { .. }), "{denied}");
         assert!(denied.to_string().starts_with("a/b cannot be written"));
+        let unreadable = IndexError::reading("a/b", std::io::Error::from_raw_os_error(13));
+        assert!(unreadable.to_string().starts_with("a/b cannot be read"), "{unreadable}");
     }
 }

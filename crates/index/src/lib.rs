@@ -77,4 +77,4 @@ pub use segment::manifest::{
     FILE_NAME as MANIFEST_NAME, FORMAT, FileEntry, FileRole, Manifest, OLDEST_FORMAT, SegmentEntry,
 };
 pub use verify::{Fault, Unchecked, VerifyReport, verify};
-pub use writer::{IndexWriter, MergeOptions};
+pub use writer::{IndexWriter, MergeOptions, Recovered, has_interrupted_replacement, recover_replacement};

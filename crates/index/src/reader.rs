@@ -45,13 +45,24 @@ impl Index {
     }
 
     /// Takes up what was published since the index was opened; true if there was anything. A reader that came from
-    /// [`crate::IndexWriter::reader`] sees every write by itself and has nothing to take up.
+    /// [`crate::IndexWriter::reader`] sees every write by itself and has nothing to take up. An index that replaced this one
+    /// is taken up, too.
+    ///
+    /// # Errors
+    /// [`IndexError::WrongModel`] if the index was replaced by one of another model: the present state stays. Failures of
+    /// the disk, and damaged files.
     pub fn refresh(&self) -> Result<bool> {
         let state = self.live.state();
-        if !state.delta.is_empty()
-            || Manifest::read(&self.dir)?.generation <= state.snapshot.manifest.generation
-        {
+        if !state.delta.is_empty() {
             return Ok(false);
+        }
+        let (newest, present) = (Manifest::read(&self.dir)?, &state.snapshot.manifest);
+        if newest.generation <= present.generation {
+            return Ok(false);
+        }
+        if (newest.config.dim, &newest.config.model) != (present.config.dim, &present.config.model) {
+            let (index, given) = (newest.config.model, present.config.model.clone());
+            return Err(IndexError::WrongModel { dir: self.dir.clone(), index, given });
         }
         let snapshot = Snapshot::open_after(&self.dir, Memory::Auto, Some(&state.snapshot))?;
         self.live.swap(Arc::new(State::published(Arc::new(snapshot))));

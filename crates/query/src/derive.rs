@@ -25,7 +25,7 @@ pub struct DeriveConfig {
     pub whiten: Option<usize>,
     /// Draw each towards its neighbours, after whitening.
     pub augment: Option<AugmentConfig>,
-    /// Replace an index that the folder holds.
+    /// Replace an index that the folder holds, once the derived one is finished.
     pub replace: bool,
 }
 
@@ -86,7 +86,9 @@ pub fn derive(
     for (items, rows) in items.chunks(BATCH).zip(vectors.chunks(BATCH * derived.dim)) {
         writer.upsert(items, rows)?;
     }
-    Ok(writer.finish(progress)?)
+    let manifest = writer.finish(progress)?;
+    writer.take_place()?;
+    Ok(manifest)
 }
 
 /// Begins the derived index, in place of what an interrupted call for it left.

@@ -60,7 +60,11 @@ impl Pictures {
             ));
         }
         let is_new = !self.uploads.is_dir();
-        std::fs::create_dir_all(&self.uploads)?;
+        match std::fs::create_dir(&self.uploads) {
+            // Only this folder is made: where the index is gone, nothing is.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         if let (true, Some(index)) = (is_new, self.uploads.parent()) {
             sync_folder(index)?;
         }
@@ -155,6 +159,11 @@ mod tests {
             assert_eq!(pictures.open(&item).err(), Some(NoPicture::Missing), "{wrong}");
         }
         pictures.forget(&name);
+        let gone = home.path().join("gone");
+        let uploads = Pictures { uploads: gone.join(catalog::UPLOADS), ..pictures };
+        assert_eq!(uploads.keep("a", &png()).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!gone.exists(), "the folder of an index is not made");
+        let pictures = Pictures { uploads: home.path().join(catalog::UPLOADS), ..uploads };
         pictures.forget("../catalogue");
         assert_eq!(std::fs::read_dir(home.path().join(catalog::UPLOADS)).unwrap().count(), 1);
         assert!(pictures.keep("text", b"no picture at all").is_err());

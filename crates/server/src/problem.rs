@@ -131,6 +131,11 @@ impl From<IndexError> for Problem {
                 let message = "the server's disk is full: nothing was changed";
                 return Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message);
             }
+            E::Moved { .. } => {
+                tracing::error!(%error, "an index is gone");
+                let message = "the folder of the index was moved or removed: nothing was changed";
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, "index_gone", message);
+            }
             E::Uncertain { .. } => {
                 tracing::error!(%error, "a write failed");
                 let message = "the server's disk failed: the write may have been kept all the same, so look before you \

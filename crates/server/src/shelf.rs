@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,8 @@ pub(crate) struct Shelf {
     changes: AtomicU64,
     unpublished: Mutex<Unpublished>,
     facets: Mutex<Option<KnownFacets>>,
+    /// Whether the folder of the index was moved or removed, as of the last round.
+    moved: AtomicBool,
 }
 
 /// Facets, and the state of the index they were counted in.
@@ -121,6 +123,7 @@ impl Shelf {
             changes: AtomicU64::new(0),
             unpublished: Mutex::new(Unpublished { changes: 0, last: Instant::now() }),
             facets: Mutex::new(None),
+            moved: AtomicBool::new(false),
         })
     }
 
@@ -143,8 +146,28 @@ impl Shelf {
         *unpublished = Unpublished { changes: unpublished.changes + 1, last: Instant::now() };
     }
 
+    /// An error if the folder of the index was moved or removed. Looks at the disk.
+    pub(crate) fn check_place(&self) -> Result<(), IndexError> {
+        match &self.writer {
+            Some(writer) => writer.check_place(),
+            None if self.index.dir().is_dir() => Ok(()),
+            None => Err(IndexError::Moved { dir: self.index.dir().to_owned() }),
+        }
+    }
+
+    /// Whether the folder of the index had been moved or removed in the last round.
+    pub(crate) fn is_moved(&self) -> bool {
+        self.moved.load(Ordering::Relaxed)
+    }
+
     /// Takes up what another process published, and publishes what was written here once it is much or a while ago.
     pub(crate) fn tend(&self) -> Result<(), IndexError> {
+        let placed = self.check_place();
+        let known = self.moved.swap(placed.is_err(), Ordering::Relaxed);
+        if let Err(error) = placed {
+            // Said once: every round finds it again.
+            return if known { Ok(()) } else { Err(error) };
+        }
         let Some(writer) = &self.writer else {
             return self.index.refresh().map(|_| ());
         };
@@ -189,7 +212,7 @@ impl Shelf {
 
     /// Merges segments, if that is due.
     pub(crate) fn merge(&self, cancel: &Cancel) -> Result<(), IndexError> {
-        let Some(writer) = &self.writer else { return Ok(()) };
+        let Some(writer) = self.writer.as_ref().filter(|_| !self.is_moved()) else { return Ok(()) };
         let options = MergeOptions { cancel: cancel.clone(), ..MergeOptions::default() };
         let started = Instant::now();
         match writer.merge(&options, &|_progress| {}) {

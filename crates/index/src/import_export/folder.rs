@@ -23,8 +23,8 @@ pub struct Embeddings<'a> {
     pub labels: &'a [(&'a str, &'a str)],
 }
 
-/// Writes all items and vectors of an index to a folder, which is made if need be and must not hold an export.
-/// Returns the number of items.
+/// Writes all items and vectors of an index to a folder, which is made if need be and must not hold an export; what an
+/// interrupted export left in it is replaced. Returns the number of items.
 ///
 /// # Errors
 /// [`IndexError::Io`] if a file of the export is there already, and failures of the disk.
@@ -74,8 +74,16 @@ pub fn write_embeddings(
     folder.finish(config)
 }
 
+/// Name of the file that lists the files of an export until all of them are complete.
+const NOTE: &str = ".export.partial";
+
+/// The names that files of an export can have.
+const NAMES: [&str; 6] =
+    ["vectors.npy", "vectors.safetensors", "index.parquet", "vectors.jsonl", ITEMS_NAME, CONFIG_NAME];
+
 /// The files of a folder while they are written.
 struct Folder {
+    note: Note,
     matrices: Vec<NewFile>,
     items: Option<NewFile>,
     lines: Option<NewFile>,
@@ -104,7 +112,10 @@ impl Folder {
         labels: &[(&str, &str)],
     ) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|e| IndexError::io(dir, e))?;
+        let mut names: Vec<&str> = formats.iter().map(|format| format.file_name()).collect();
+        names.extend([ITEMS_NAME, CONFIG_NAME]);
         let mut folder = Self {
+            note: Note::begin(dir, &names)?,
             matrices: vec![],
             items: None,
             lines: None,
@@ -166,18 +177,63 @@ impl Folder {
         let mut file = self.config.create()?;
         file.write(&serde_json::to_vec_pretty(config).expect("a configuration is plain data"))?;
         paths.push(file.finish()?);
+        self.note.end()?;
         Ok(paths)
+    }
+}
+
+/// The note that an export is being written. Files that an interrupted one completed are known by it for its own.
+struct Note {
+    path: PathBuf,
+}
+
+impl Note {
+    /// Notes the files that will be written, after removing those that an interrupted export completed.
+    fn begin(dir: &Path, names: &[&str]) -> Result<Self> {
+        let path = dir.join(NOTE);
+        let failed = |e| IndexError::io(&path, e);
+        match fs::read_to_string(&path) {
+            Ok(earlier) => {
+                // Of other names nothing is believed.
+                for name in earlier.lines().filter(|name| NAMES.contains(name)) {
+                    remove(&dir.join(name))?;
+                    remove(&dir.join(format!(".{name}.partial")))?;
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(e)),
+        }
+        // What is there without a note is somebody's, and stays.
+        names.iter().try_for_each(|name| refuse_a_file(&dir.join(name)))?;
+        let mut file = File::create(&path).map_err(failed)?;
+        file.write_all(names.join("\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        Ok(Self { path })
+    }
+
+    fn end(self) -> Result<()> {
+        fs::remove_file(&self.path).map_err(|e| IndexError::io(&self.path, e))
+    }
+}
+
+fn refuse_a_file(path: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let taken = io::Error::new(io::ErrorKind::AlreadyExists, "is there already, choose another folder");
+    Err(IndexError::io(path, taken))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(IndexError::io(path, e)),
+        _ => Ok(()),
     }
 }
 
 impl Names {
     fn new(dir: &Path, name: &str) -> Result<Self> {
         let (path, partial) = (dir.join(name), dir.join(format!(".{name}.partial")));
-        if path.exists() {
-            let taken =
-                io::Error::new(io::ErrorKind::AlreadyExists, "is there already, choose another folder");
-            return Err(IndexError::io(path, taken));
-        }
+        refuse_a_file(&path)?;
         Ok(Self { path, partial, complete: false })
     }
 

@@ -78,7 +78,7 @@ pub(super) struct JsonLines {
 
 impl JsonLines {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| IndexError::io(path, e))?;
+        let file = File::open(path).map_err(|e| IndexError::reading(path, e))?;
         Ok(Self { path: path.into(), reader: BufReader::new(file), number: 0 })
     }
 

@@ -66,7 +66,7 @@ impl MatrixFile {
     /// be long enough for it.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let io = |e| IndexError::io(path, e);
-        let file = File::open(path).map_err(io)?;
+        let file = File::open(path).map_err(|e| IndexError::reading(path, e))?;
         let len = file.metadata().map_err(io)?.len();
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();

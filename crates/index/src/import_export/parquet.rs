@@ -146,7 +146,7 @@ fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn open(path: &Path) -> Result<SerializedFileReader<File>> {
-    let file = File::open(path).map_err(|e| IndexError::io(path, e))?;
+    let file = File::open(path).map_err(|e| IndexError::reading(path, e))?;
     guarded(path, || {
         SerializedFileReader::new(file).map_err(|e| bad(path, format!("it cannot be read as Parquet: {e}")))
     })

@@ -135,7 +135,7 @@ impl BlockFile {
         let file = open_regular(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => IndexError::damaged(&path, "it is missing"),
             std::io::ErrorKind::InvalidInput => IndexError::damaged(&path, e.to_string()),
-            _ => IndexError::io(&path, e),
+            _ => IndexError::reading(&path, e),
         })?;
         let len = file.metadata().map_err(|e| IndexError::io(&path, e))?.len();
         if len != entry.bytes || (len as usize) < FOOTER {
@@ -235,6 +235,22 @@ impl BlockFile {
         #[cfg(unix)]
         let _ = self.map.advise(memmap2::Advice::Random);
     }
+}
+
+/// Describes a block file as a manifest would that named it, if its footer is right.
+pub(crate) fn described(path: &Path, role: FileRole) -> Result<FileEntry> {
+    let bytes = open_regular(path).and_then(|mut file| {
+        let mut bytes = vec![];
+        std::io::Read::read_to_end(&mut file, &mut bytes)?;
+        Ok(bytes)
+    });
+    let bytes = bytes.map_err(|e| IndexError::io(path, e))?;
+    let wrong = || IndexError::damaged(path, "its footer is not right");
+    let footer = bytes.last_chunk::<FOOTER>().ok_or_else(wrong)?;
+    let payload = u64::from_le_bytes(footer[8..16].try_into().expect("8 bytes"));
+    let table = usize::try_from(payload).ok().and_then(|payload| bytes.get(payload..)).ok_or_else(wrong)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(FileEntry { role, name, bytes: bytes.len() as u64, crc32: crc32fast::hash(table) })
 }
 
 /// Opens a file to read. A pipe or device, on which opening or reading could wait for ever, is refused.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -176,7 +176,7 @@ impl Manifest {
             Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
                 return Err(IndexError::damaged(&path, e.to_string()));
             }
-            Err(e) => return Err(IndexError::io(&path, e)),
+            Err(e) => return Err(IndexError::reading(&path, e)),
         };
         // The version is read apart from the rest, which differs between versions.
         #[derive(Deserialize)]
@@ -218,6 +218,10 @@ impl Manifest {
             let mut file = File::create(&temporary)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
+            if path.is_dir() {
+                // No program of ours makes a folder of this name; what lies in it is kept.
+                fs::rename(&path, free_name(dir))?;
+            }
             fs::rename(&temporary, &path)
         };
         write().map_err(|e| {
@@ -225,6 +229,12 @@ impl Manifest {
             IndexError::io(&path, e)
         })
     }
+}
+
+/// A name for a folder that lies in the place of the manifest.
+fn free_name(dir: &Path) -> PathBuf {
+    let names = (1u64..).map(|number| dir.join(format!("{FILE_NAME}.folder-{number}")));
+    names.into_iter().find(|name| !name.exists()).expect("numbers do not end")
 }
 
 /// Why a manifest is not believed whose checksum is another.

@@ -121,6 +121,11 @@ pub(crate) fn last_number(dir: &Path) -> u64 {
     named.max().unwrap_or(0).max(published)
 }
 
+/// Whether a file has a name such as those that segments are published in.
+pub(crate) fn is_published_file(name: &str) -> bool {
+    !numbers_of(name).is_empty()
+}
+
 /// Numbers in the name of a file of a segment: that of the segment, and of the state where there is one. Empty for
 /// other files.
 fn numbers_of(name: &str) -> Vec<u64> {

@@ -95,8 +95,7 @@ impl SegmentReader {
         self.codes_file.as_ref().unwrap_or(&self.vectors).check_all()?;
         let graph = self.entry.file(FileRole::Graph).map(|file| Graph::open(&self.dir, file)).transpose()?;
         if graph.as_ref().is_some_and(|graph| graph.view().nodes() != self.nodes()) {
-            let what = format!("the graph of segment {} does not belong to it", self.entry.number);
-            return Err(IndexError::damaged(self.dir.join(FILE_NAME), what));
+            return Err(self.foreign_graph());
         }
         let mut searchable = Searchable { graph, resident: None };
         if let (Some(graph), true) = (&mut searchable.graph, resident) {
@@ -110,6 +109,23 @@ impl SegmentReader {
         }
         let _ = self.searchable.set(searchable);
         Ok(self.resident_bytes())
+    }
+
+    /// Checks codes, links and columns, and keeps nothing of them in memory.
+    pub(crate) fn check_search(&self) -> Result<()> {
+        self.codes_file.as_ref().unwrap_or(&self.vectors).check_all()?;
+        if let Some(file) = self.entry.file(FileRole::Graph) {
+            let graph = Graph::open(&self.dir, file)?;
+            if graph.view().nodes() != self.nodes() {
+                return Err(self.foreign_graph());
+            }
+        }
+        self.columns_file.as_ref().map_or(Ok(()), BlockFile::check_all)
+    }
+
+    fn foreign_graph(&self) -> IndexError {
+        let what = format!("the graph of segment {} does not belong to it", self.entry.number);
+        IndexError::damaged(self.dir.join(FILE_NAME), what)
     }
 
     /// Bytes of codes and links that searches go through; none of a segment without a graph.

@@ -83,6 +83,19 @@ impl Snapshot {
         (Self::new(manifest.clone(), segments), damaged)
     }
 
+    /// Like [`Self::sound_part`], with everything checked that a search needs of a segment before it can be used.
+    pub(crate) fn checked_part(dir: &Path, manifest: &Manifest) -> (Self, Vec<IndexError>) {
+        let (mut snapshot, mut damaged) = Self::sound_part(dir, manifest, None);
+        snapshot.segments.retain(|segment| match segment.reader.check_search() {
+            Ok(()) => true,
+            Err(error) => {
+                damaged.push(error);
+                false
+            }
+        });
+        (snapshot, damaged)
+    }
+
     /// A state of these segments.
     pub(crate) fn new(manifest: Manifest, mut segments: Vec<Segment>) -> Self {
         segments.sort_by_key(|s| (std::cmp::Reverse(s.reader.len()), s.number()));

@@ -114,7 +114,9 @@ fn words(error: &IndexError) -> String {
         IndexError::Io { source, .. } => source.to_string(),
         IndexError::Store { what, .. } | IndexError::StoreDamaged { what, .. } => what.clone(),
         IndexError::DiskFull { .. } | IndexError::LittleRoom { .. } => "no space left on the disk".into(),
-        IndexError::ReadOnly { .. } => "it is read-only, or permissions are missing".into(),
+        IndexError::ReadOnly { .. } | IndexError::Unreadable { .. } => {
+            "it is read-only, or permissions are missing".into()
+        }
         other => other.to_string(),
     }
 }

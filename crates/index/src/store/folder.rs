@@ -46,6 +46,18 @@ pub(super) fn begin(dir: &Path) -> Result<()> {
     }
 }
 
+/// Removes a store, or what is left of one.
+pub(crate) fn remove(dir: &Path) -> Result<()> {
+    begin(dir)?;
+    let note = dir.join(INCOMPLETE);
+    fs::remove_file(&note).map_err(|e| IndexError::io(&note, e))
+}
+
+/// Whether a name in the folder of an index is one that belongs to its store.
+pub(crate) fn is_its_name(name: &str) -> bool {
+    [FOLDER, INCOMPLETE].contains(&name)
+}
+
 /// Makes a store just created count.
 pub(super) fn complete(dir: &Path) -> Result<()> {
     let note = dir.join(INCOMPLETE);
@@ -76,6 +88,48 @@ pub(super) fn remove_unfinished_summaries(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The files below the folder of a store, by their paths relative to it, with their sizes; none if there is no folder.
+///
+/// # Errors
+/// [`IndexError::StoreDamaged`] for what is no regular file: a pipe or device would block, a link may lead anywhere, and
+/// sled makes none of them.
+pub(crate) fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(inner) = folders.pop() {
+        let place = if inner.as_os_str().is_empty() { folder.to_path_buf() } else { folder.join(&inner) };
+        let failed = |error| IndexError::reading(&place, error);
+        let entries = match fs::read_dir(&place) {
+            Err(e) if e.kind() == ErrorKind::NotFound && place == folder => return Ok(files),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let (name, about) = (inner.join(entry.file_name()), entry.metadata().map_err(failed)?);
+            if about.is_dir() {
+                folders.push(name);
+            } else if about.is_file() {
+                files.push((name, about.len()));
+            } else {
+                return Err(IndexError::StoreDamaged {
+                    path: entry.path(),
+                    what: "it is no regular file".into(),
+                });
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Up to where in the log sled's newest summary goes; 0 if there is none.
+pub(super) fn summarised(folder: &Path) -> Result<u64> {
+    let entries = fs::read_dir(folder).map_err(|e| IndexError::reading(folder, e))?.flatten();
+    let numbers = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        u64::from_str_radix(name.strip_prefix("snap.")?, 16).ok()
+    });
+    Ok(numbers.max().unwrap_or(0))
 }
 
 /// Whether a folder has nothing of a store but what sled makes before its log.

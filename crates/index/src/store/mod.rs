@@ -38,7 +38,7 @@ use sled::{Db, Transactional, Tree};
 use self::blobs::Blobs;
 use self::codec::CodecError;
 use self::failure::Failure;
-pub(crate) use self::folder::{FOLDER, exists, folder, is_blank, is_incomplete};
+pub(crate) use self::folder::{FOLDER, exists, files, folder, is_blank, is_incomplete, is_its_name, remove};
 use self::guard::{guarded, store_error};
 pub(crate) use self::state::State;
 use self::undo::Undo;

@@ -91,6 +91,7 @@ impl Store {
         // sled writes while it recovers: without room for that it leaves a store that cannot be opened any more.
         disk_space::check(dir, 0)?;
         let path = folder(dir);
+        folder::files(&path)?;
         check_readable(&path)?;
         folder::remove_unfinished_summaries(&path)?;
         let open = || -> sled::Result<Trees> {
@@ -128,20 +129,33 @@ impl Store {
     }
 }
 
-/// Reads the header of every segment of the log. sled takes a segment whose header the disk does not give for an empty
-/// one, and writes zeros over it: an error must be met here, where it changes nothing.
+/// Reads what sled reads of its log when it opens it: the header of every segment, and the segments since the last
+/// summary as a whole. Where the disk does not give a segment, sled takes the log to end before it, and writes zeros over
+/// what follows. An error must be met here, where it changes nothing; what was read once stays in the system's memory.
 fn check_readable(store: &Path) -> Result<()> {
     let log = folder::log(store);
-    let failed = |e| IndexError::io(&log, e);
+    let failed = |e| IndexError::reading(&log, e);
     let mut file = match File::open(&log) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         opened => opened.map_err(failed)?,
     };
-    let (bytes, mut header) = (file.metadata().map_err(failed)?.len(), [0; HEADER_BYTES]);
+    let summarised = folder::summarised(store)?;
+    let (bytes, mut segment) = (file.metadata().map_err(failed)?.len(), vec![0; SEGMENT_BYTES as usize]);
     for start in (0..bytes).step_by(SEGMENT_BYTES as usize) {
         file.seek(SeekFrom::Start(start)).map_err(failed)?;
-        let wanted = HEADER_BYTES.min((bytes - start) as usize);
-        file.read_exact(&mut header[..wanted]).map_err(failed)?;
+        let whole = SEGMENT_BYTES.min(bytes - start) as usize;
+        let (header, rest) = segment[..whole].split_at_mut(HEADER_BYTES.min(whole));
+        file.read_exact(header).map_err(failed)?;
+        if number_of(header).is_some_and(|number| number >= summarised / SEGMENT_BYTES * SEGMENT_BYTES) {
+            file.read_exact(rest).map_err(failed)?;
+        }
     }
     Ok(())
+}
+
+/// The place of a segment in the order of the log, as its header has it; `None` if it has no header.
+fn number_of(header: &[u8]) -> Option<u64> {
+    let number = header.get(4..12)?.try_into().ok().map(u64::from_le_bytes)?;
+    // sled keeps it with all bits but the sign turned round.
+    Some(number ^ i64::MAX as u64).filter(|number| *number <= i64::MAX as u64)
 }

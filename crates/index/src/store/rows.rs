@@ -15,6 +15,19 @@ impl Store {
         }
     }
 
+    /// Whether an item is there with its vector and, if it is given, its key.
+    pub(crate) fn holds(&self, id: u64, key: Option<&str>) -> Result<bool> {
+        let at = codec::encode_id(id);
+        self.read(|trees| {
+            Ok(trees.items.contains_key(at)?
+                && trees.vectors.contains_key(at)?
+                && match key {
+                    Some(key) => trees.keys.contains_key(key.as_bytes())?,
+                    None => true,
+                })
+        })
+    }
+
     /// The error for an id of which only a vector or only an item is there.
     pub(crate) fn unmatched(&self, id: u64) -> IndexError {
         self.damaged(format!("item {id}: it has no vector, or its vector has no item"))

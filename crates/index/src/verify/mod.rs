@@ -1,12 +1,11 @@
 //! Checks that an index is whole: every checksum, every record, and that store and published files agree.
 //!
-//! A store that cannot be opened in place, on a read-only mount or as another user, is checked by a temporary copy, since
-//! sled writes when it opens. What could not be checked is reported, and such an index does not count as sound.
+//! The store is checked by a temporary copy, since sled writes when it opens: what is checked stays as it is, also where it is
+//! damaged, or lies on a read-only mount. What could not be checked is reported, and such an index does not count as sound.
 
 mod store_copy;
 
-use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,10 +22,10 @@ use crate::segment::state::State;
 use crate::store::codec;
 use crate::store::{self, Store};
 use crate::verify::store_copy::StoreCopy;
-use crate::writer::{LOCK, lock};
+use crate::writer::share;
 
-/// Faults of one kind that are listed one by one; further ones are only counted.
-const LISTED: usize = 100;
+/// Faults of one file or folder that are listed one by one; further ones are only counted.
+const LISTED: usize = 10;
 
 /// Why a file that the system does not let this user read is not checked.
 const UNREADABLE: &str = "the system refuses to read it: check it as a user who may";
@@ -65,6 +64,9 @@ pub struct VerifyReport {
     /// What could not be checked.
     #[serde(default)]
     pub unchecked: Vec<Unchecked>,
+    /// Faults that are not listed one by one, until they are counted at the end.
+    #[serde(skip)]
+    unlisted: BTreeMap<(PathBuf, bool), u64>,
 }
 
 impl VerifyReport {
@@ -74,14 +76,23 @@ impl VerifyReport {
     }
 
     fn fault(&mut self, path: impl AsRef<Path>, what: impl Into<String>, rebuildable: bool) {
-        let (path, what) = (path.as_ref().to_path_buf(), what.into());
-        let listed = self.faults.iter().filter(|f| f.path == path).count();
-        match listed.cmp(&LISTED) {
-            std::cmp::Ordering::Less => self.faults.push(Fault { path, what, rebuildable }),
-            std::cmp::Ordering::Equal => {
-                self.faults.push(Fault { path, what: "and further faults".into(), rebuildable })
-            }
-            std::cmp::Ordering::Greater => {}
+        let path = path.as_ref().to_path_buf();
+        let listed = self.faults.iter().filter(|f| f.path == path && f.rebuildable == rebuildable).count();
+        if listed < LISTED {
+            self.faults.push(Fault { path, what: what.into(), rebuildable });
+        } else {
+            *self.unlisted.entry((path, rebuildable)).or_default() += 1;
+        }
+    }
+
+    /// Adds how many faults are not listed.
+    fn count_unlisted(&mut self) {
+        for ((path, rebuildable), count) in std::mem::take(&mut self.unlisted) {
+            self.faults.push(Fault {
+                path,
+                what: format!("and {count} more faults like these"),
+                rebuildable,
+            });
         }
     }
 
@@ -91,8 +102,7 @@ impl VerifyReport {
 
     fn error(&mut self, path: &Path, error: &IndexError) {
         match error {
-            // Verifying only reads, so what was refused is reading.
-            IndexError::ReadOnly { path } => self.not_checked(path, UNREADABLE),
+            IndexError::Unreadable { path } => self.not_checked(path, UNREADABLE),
             IndexError::Damaged { path, what } => self.fault(path, what, true),
             IndexError::StoreDamaged { path, what } => self.fault(path, what, false),
             other => self.fault(path, other.to_string(), true),
@@ -102,8 +112,8 @@ impl VerifyReport {
 
 /// Reads everything an index consists of and reports all that is wrong, and all that could not be checked.
 ///
-/// The store is opened in place where that is possible. Where the folder cannot be written, a copy below the system's
-/// folder for temporary files is checked instead; it takes as much room as the store.
+/// Nothing in the folder is changed. A copy of the store below the system's folder for temporary files is opened; it takes as
+/// much room as the store.
 ///
 /// # Errors
 /// [`IndexError::Missing`] and [`IndexError::FormatVersion`] where there is nothing to verify, and
@@ -121,12 +131,13 @@ pub fn verify(dir: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Verify
     let published = manifest.and_then(|manifest| verify_files(dir, &manifest, &mut report));
     let folder = store::folder(dir);
     match std::fs::metadata(folder.join("db")) {
-        Ok(_) => verify_store(dir, published.as_ref(), &mut report, progress)?,
+        Ok(_) => verify_copy(dir, published.as_ref(), &mut report, progress)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             report.fault(folder, "the store is missing: only the published files are left", false);
         }
         Err(_) => report.not_checked(folder, UNREADABLE),
     }
+    report.count_unlisted();
     Ok(report)
 }
 
@@ -168,57 +179,39 @@ fn verify_files(dir: &Path, manifest: &Manifest, report: &mut VerifyReport) -> O
     }
 }
 
-/// Checks the store in place, or a copy of it where it cannot be opened in place.
-fn verify_store(
-    dir: &Path,
-    published: Option<&State>,
-    report: &mut VerifyReport,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<()> {
-    let opened = match lock(dir) {
-        Ok(held) => Store::open(dir).map(|store| (store, held)),
-        Err(error) => Err(error),
-    };
-    match opened {
-        Ok((store, _held)) => {
-            if let Err(error) = verify_records(&store, published, report, progress) {
-                report.error(store.path(), &error);
-            }
-        }
-        Err(IndexError::ReadOnly { .. }) => verify_copy(dir, published, report, progress)?,
-        Err(IndexError::Locked { holder, .. }) => report.not_checked(store::folder(dir), busy(&holder)),
-        Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
-        Err(error) => report.fault(store::folder(dir), error.to_string(), false),
-    }
-    Ok(())
-}
-
 fn busy(holder: &str) -> String {
     format!("{holder} is writing it: check it when that has ended")
 }
 
-/// Checks a copy of the store. Faults name the files they were copied from.
+/// Checks the store by a copy of it. Faults name the files they were copied from.
 fn verify_copy(
     dir: &Path,
     published: Option<&State>,
     report: &mut VerifyReport,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<()> {
-    // A writer elsewhere, as another user or through another mount, would change the store while it is copied.
-    let held = File::open(dir.join(LOCK)).ok();
-    if held.as_ref().is_some_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))) {
-        report.not_checked(store::folder(dir), busy("another process"));
-        return Ok(());
-    }
+    // A writer would change the store while it is copied.
+    let held = match share(dir) {
+        Ok(held) => held,
+        Err(IndexError::Locked { holder, .. }) => {
+            report.not_checked(store::folder(dir), busy(&holder));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     let copy = match StoreCopy::of(dir) {
         Ok(copy) => copy,
         Err(error @ (IndexError::DiskFull { .. } | IndexError::LittleRoom { .. })) => return Err(error),
-        Err(IndexError::ReadOnly { path }) if path.starts_with(dir) => {
+        Err(IndexError::Unreadable { path }) if path.starts_with(dir) => {
             report.not_checked(path, UNREADABLE);
             return Ok(());
         }
+        Err(IndexError::StoreDamaged { path, what }) => {
+            report.fault(path, what, false);
+            return Ok(());
+        }
         Err(error) => {
-            let why = format!("it cannot be opened here, and a copy of it cannot be made: {error}");
+            let why = format!("a copy of it to check cannot be made: {error}");
             report.not_checked(store::folder(dir), why);
             return Ok(());
         }
@@ -239,6 +232,9 @@ fn verify_copy(
         let (path, what) =
             (copy.original(&path, dir), what.replace(&*copy.dir().to_string_lossy(), &dir.to_string_lossy()));
         report.fault(path, what, rebuildable);
+    }
+    for ((path, rebuildable), count) in found.unlisted {
+        *report.unlisted.entry((copy.original(&path, dir), rebuildable)).or_default() += count;
     }
     for Unchecked { path, why } in found.unchecked {
         report.not_checked(copy.original(&path, dir), why);

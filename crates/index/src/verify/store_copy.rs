@@ -1,7 +1,6 @@
-//! A temporary copy of a store, for checking one that cannot be opened where it is.
+//! A temporary copy of a store: sled writes when it opens one, and a check must not change what it checks.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -19,10 +18,11 @@ impl StoreCopy {
     /// Copies the store of the index in `dir` below the system's folder for temporary files.
     ///
     /// # Errors
-    /// [`IndexError::LittleRoom`] before anything is written; files that cannot be read or are no regular files.
+    /// [`IndexError::LittleRoom`] before anything is written; [`IndexError::Unreadable`] and [`IndexError::StoreDamaged`] for
+    /// files that cannot be read or are no regular files.
     pub(super) fn of(dir: &Path) -> Result<Self> {
         let from = store::folder(dir);
-        let files = files_below(&from)?;
+        let files = store::files(&from)?;
         let temporary = std::env::temp_dir();
         disk_space::check(&temporary, files.iter().map(|(_, bytes)| bytes).sum())?;
         let folder = tempfile::Builder::new().prefix("semblance-verify-").tempdir_in(&temporary);
@@ -31,7 +31,7 @@ impl StoreCopy {
             let (from, to) = (from.join(name), store::folder(folder.path()).join(name));
             let parent = to.parent().unwrap_or(folder.path());
             fs::create_dir_all(parent).map_err(|error| IndexError::io(parent, error))?;
-            let mut reader = File::open(&from).map_err(|error| IndexError::io(&from, error))?;
+            let mut reader = File::open(&from).map_err(|error| IndexError::reading(&from, error))?;
             // Not `fs::copy`, which takes the permissions along: the copy must be writable.
             let mut writer = File::create(&to).map_err(|error| IndexError::io(&to, error))?;
             std::io::copy(&mut reader, &mut writer).map_err(|error| IndexError::io(&to, error))?;
@@ -48,29 +48,6 @@ impl StoreCopy {
     pub(super) fn original(&self, path: &Path, dir: &Path) -> PathBuf {
         path.strip_prefix(self.dir()).map_or_else(|_| path.to_owned(), |inner| dir.join(inner))
     }
-}
-
-/// The files below a folder, by their paths relative to it, with their sizes.
-fn files_below(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
-    let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
-    while let Some(inner) = folders.pop() {
-        let place = folder.join(&inner);
-        let failed = |error| IndexError::io(&place, error);
-        for entry in fs::read_dir(&place).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let (name, about) = (inner.join(entry.file_name()), entry.metadata().map_err(failed)?);
-            if about.is_dir() {
-                folders.push(name);
-            } else if about.is_file() {
-                files.push((name, about.len()));
-            } else {
-                // A pipe or device would block, a link may lead anywhere; sled makes neither.
-                let what = std::io::Error::new(ErrorKind::InvalidInput, "is no regular file");
-                return Err(IndexError::io(entry.path(), what));
-            }
-        }
-    }
-    Ok(files)
 }
 
 #[cfg(test)]
@@ -102,6 +79,6 @@ mod tests {
         fs::create_dir_all(dir.path().join("store")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", dir.path().join("store/db")).unwrap();
         let error = StoreCopy::of(dir.path()).err().unwrap();
-        assert!(error.to_string().contains("store/db: is no regular file"), "{error}");
+        assert!(error.to_string().contains("store/db is damaged (it is no regular file)"), "{error}");
     }
 }

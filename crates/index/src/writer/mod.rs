@@ -7,6 +7,8 @@ mod lock;
 mod merging;
 mod publication;
 mod recovery;
+mod replacement;
+mod store_check;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -17,9 +19,12 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use serde_json::Value;
 
 use self::group_commit::GroupCommit;
-pub(crate) use self::lock::{LOCK, lock};
+pub(crate) use self::lock::share;
+use self::lock::{LOCK, is_at};
 pub use self::merging::MergeOptions;
 use self::recovery::Ticket;
+use self::replacement::Replaced;
+pub use self::replacement::{Recovered, has_interrupted_replacement, recover_replacement};
 use crate::backend::vector_index::check_vectors;
 use crate::config::{Durability, IndexConfig, Memory};
 use crate::error::{IndexError, Result};
@@ -66,6 +71,10 @@ pub struct IndexWriter {
     last_number: AtomicU64,
     /// Segments whose files no manifest names yet.
     being_written: Mutex<BTreeSet<u64>>,
+    /// The index that this one is to replace.
+    replaces: Option<Replaced>,
+    /// What was damaged of the published files when the index was opened.
+    damage: Vec<String>,
     _lock: File,
 }
 
@@ -124,6 +133,20 @@ impl IndexWriter {
         self.durability = durability;
     }
 
+    /// What was found damaged of the published files when the index was opened, a sentence each: the next publication
+    /// makes it again from the store.
+    pub fn damage(&self) -> &[String] {
+        &self.damage
+    }
+
+    /// An error if the folder of the index was moved or removed while it is open: what is written then would be lost.
+    pub fn check_place(&self) -> Result<()> {
+        if is_at(&self._lock, &self.dir.join(LOCK)) {
+            return Ok(());
+        }
+        Err(IndexError::Moved { dir: self.dir.clone() })
+    }
+
     /// Number of items.
     pub fn len(&self) -> usize {
         self.inner().state.items as usize
@@ -168,6 +191,7 @@ impl IndexWriter {
         if items.is_empty() {
             return Ok(vec![]);
         }
+        self.check_place()?;
         disk_space::check(&self.dir, STORED_TIMES * (vectors.len() * 4 + items.len() * 512) as u64)?;
         let mut inner = self.inner();
         self.reopen_failed(&mut inner)?;
@@ -200,6 +224,7 @@ impl IndexWriter {
 
     /// Removes items, all or none; unknown ids are passed over. Returns how many there were.
     pub fn delete(&self, ids: &[u64]) -> Result<usize> {
+        self.check_place()?;
         let mut inner = self.inner();
         self.reopen_failed(&mut inner)?;
         let store = self.store();
@@ -298,6 +323,11 @@ impl IndexWriter {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
+}
+
+/// Closes a store that nobody uses any more.
+fn drop_store(store: RwLock<Store>) {
+    drop(store.into_inner().unwrap_or_else(|e| e.into_inner()));
 }
 
 /// A published state and what the store holds beyond it.

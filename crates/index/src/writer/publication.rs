@@ -96,6 +96,7 @@ impl IndexWriter {
         everything: bool,
         progress: OnProgress<'_>,
     ) -> Result<Manifest> {
+        self.check_place()?;
         let number = self.next_number();
         let writer = self.segment_writer(&number, progress);
         let captured = self.capture(&writer, everything)?;

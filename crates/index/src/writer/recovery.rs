@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, TryLockError};
 
-use super::creation::refuse_older;
+use super::store_check::check_store;
 use super::{IndexWriter, Inner, state_since};
 use crate::config::Durability;
 use crate::error::{IndexError, Result};
@@ -44,7 +44,9 @@ impl IndexWriter {
         let fresh = Store::reopen(&self.dir)?;
         let state = fresh.state()?;
         let (found, expected) = (state.sequence, inner.state.sequence);
-        refuse_older(&self.dir, &state, inner.snapshot.as_ref())?;
+        if let Some(snapshot) = &inner.snapshot {
+            check_store(&self.dir, &fresh, &state, snapshot)?;
+        }
         let recent = match &inner.live {
             Some(live) => Some(Arc::new(state_since(&fresh, live.state().snapshot.clone())?)),
             None => None,

@@ -11,6 +11,9 @@
  *   FAULT_SWITCH  if set, operations count only while this file exists
  *   FAULT_LOG     if set, a line for every operation that counts
  *
+ * A read counts only if it asks for a page of a file that was neither read nor written before: others come from the
+ * system's memory. Of a read that fails the first such page is bad from then on: every read of it fails.
+ *
  * Everything goes to the kernel by syscall(), never by dlsym(): allocators map memory before symbols can be looked up.
  */
 #define _GNU_SOURCE
@@ -30,7 +33,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OPEN = 1, CREATE = 2, WRITE = 4, SYNC = 8, RENAME = 16, UNLINK = 32, MKDIR = 64, TRUNCATE = 128, MAP = 256 };
+enum { OPEN = 1, CREATE = 2, WRITE = 4, SYNC = 8, RENAME = 16, UNLINK = 32, MKDIR = 64, TRUNCATE = 128, MAP = 256, READ = 512 };
 
 static char root[PATH_MAX];
 static size_t root_len;
@@ -120,6 +123,58 @@ static int faulty_at(int kind, const char *call, int dir, const char *path) {
     return faulty(kind, call, absolute(dir, path, whole));
 }
 
+enum { PAGE = 4096, SLOTS = 1 << 17 };
+
+/* Pages that the system has in memory, by file and number, and the one that cannot be read. */
+static struct page { ino_t file; off_t number; } pages[SLOTS], bad;
+static atomic_flag pages_lock = ATOMIC_FLAG_INIT;
+
+/* Whether a page is in memory; puts it there if asked to. The caller has the lock. */
+static int in_memory(ino_t file, off_t number, int put) {
+    size_t slot = ((size_t)file * 1000003u + (size_t)number * 2654435761u) % SLOTS;
+    for (int tries = 0; tries < 64; tries++, slot = (slot + 1) % SLOTS) {
+        if (!pages[slot].file) {
+            if (put) pages[slot] = (struct page){file, number + 1};
+            return 0;
+        }
+        if (pages[slot].file == file && pages[slot].number == number + 1) return 1;
+    }
+    return 1;
+}
+
+static void remember(int fd, off_t offset, size_t len) {
+    struct stat about;
+    char path[PATH_MAX];
+    if (!(kinds & READ) || fd < 0 || !len || !is_below(name_of(fd, path)) || fstat(fd, &about)) return;
+    while (atomic_flag_test_and_set(&pages_lock)) {}
+    for (off_t page = offset / PAGE; page <= (offset + (off_t)len - 1) / PAGE; page++) in_memory(about.st_ino, page, 1);
+    atomic_flag_clear(&pages_lock);
+}
+
+static int faulty_read(const char *call, int fd, off_t offset, size_t len) {
+    struct stat about;
+    char path[PATH_MAX];
+    if (!(kinds & READ) || fd < 0 || !len || !is_below(name_of(fd, path))) return 0;
+    if (fstat(fd, &about) || !S_ISREG(about.st_mode) || offset >= about.st_size) return 0;
+    if (offset + (off_t)len > about.st_size) len = (size_t)(about.st_size - offset);
+    off_t first = offset / PAGE, last = (offset + (off_t)len - 1) / PAGE, missing = -1;
+    while (atomic_flag_test_and_set(&pages_lock)) {}
+    int is_bad = bad.file == about.st_ino && bad.number > first && bad.number <= last + 1;
+    for (off_t page = first; page <= last && missing < 0; page++)
+        if (!in_memory(about.st_ino, page, 0)) missing = page;
+    atomic_flag_clear(&pages_lock);
+    if (is_bad) {
+        errno = error_number;
+        return -1;
+    }
+    if (missing < 0 || !faulty(READ, call, path)) return 0;
+    bad = (struct page){about.st_ino, missing + 1};
+    errno = error_number;
+    return -1;
+}
+
+static off_t place(int fd) { return (off_t)syscall(SYS_lseek, fd, (off_t)0, SEEK_CUR); }
+
 static void end(void) {
     syscall(SYS_kill, getpid(), SIGKILL);
     for (;;) pause();
@@ -146,6 +201,8 @@ ssize_t write(int fd, const void *bytes, size_t len) {
     int fault = faulty_fd(WRITE, "write", fd);
     if (fault < 0) return -1;
     if (fault) { syscall(SYS_write, fd, bytes, len / 2); end(); }
+    off_t offset = kinds & READ ? place(fd) : -1;
+    if (offset >= 0) remember(fd, offset, len);
     return syscall(SYS_write, fd, bytes, len);
 }
 
@@ -153,6 +210,7 @@ ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset) {
     int fault = faulty_fd(WRITE, "pwrite", fd);
     if (fault < 0) return -1;
     if (fault) { syscall(SYS_pwrite64, fd, bytes, len / 2, offset); end(); }
+    remember(fd, offset, len);
     return syscall(SYS_pwrite64, fd, bytes, len, offset);
 }
 
@@ -173,6 +231,38 @@ ssize_t pwritev(int fd, const struct iovec *parts, int n, off_t offset) {
 }
 
 ssize_t pwritev64(int fd, const struct iovec *parts, int n, off_t offset) { return pwritev(fd, parts, n, offset); }
+
+ssize_t read(int fd, void *bytes, size_t len) {
+    off_t offset = kinds & READ ? place(fd) : -1;
+    if (offset >= 0 && faulty_read("read", fd, offset, len)) return -1;
+    ssize_t done = syscall(SYS_read, fd, bytes, len);
+    if (offset >= 0 && done > 0) remember(fd, offset, (size_t)done);
+    return done;
+}
+
+ssize_t pread(int fd, void *bytes, size_t len, off_t offset) {
+    if (faulty_read("pread", fd, offset, len)) return -1;
+    ssize_t done = syscall(SYS_pread64, fd, bytes, len, offset);
+    if (done > 0) remember(fd, offset, (size_t)done);
+    return done;
+}
+
+ssize_t pread64(int fd, void *bytes, size_t len, off_t offset) { return pread(fd, bytes, len, offset); }
+
+/* Copies within the kernel are left to reads and writes. */
+ssize_t copy_file_range(int from, off64_t *a, int to, off64_t *b, size_t len, unsigned int flags) {
+    if (!(kinds & READ)) return syscall(SYS_copy_file_range, from, a, to, b, len, flags);
+    errno = ENOSYS;
+    return -1;
+}
+
+ssize_t sendfile(int to, int from, off_t *offset, size_t len) {
+    if (!(kinds & READ)) return syscall(SYS_sendfile, to, from, offset, len);
+    errno = ENOSYS;
+    return -1;
+}
+
+ssize_t sendfile64(int to, int from, off64_t *offset, size_t len) { return sendfile(to, from, offset, len); }
 
 int fsync(int fd) { return faulty_fd(SYNC, "fsync", fd) ? -1 : (int)syscall(SYS_fsync, fd); }
 int fdatasync(int fd) { return faulty_fd(SYNC, "fdatasync", fd) ? -1 : (int)syscall(SYS_fdatasync, fd); }

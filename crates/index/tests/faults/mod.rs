@@ -21,7 +21,9 @@ pub(crate) const UNLINK: u32 = 32;
 pub(crate) const MKDIR: u32 = 64;
 pub(crate) const TRUNCATE: u32 = 128;
 pub(crate) const MAP: u32 = 256;
-/// Whatever can fail.
+/// Reads of pages that are not in the system's memory; of one that fails the page stays bad.
+pub(crate) const READ: u32 = 512;
+/// Whatever can fail, reads apart.
 pub(crate) const ALL: u32 = OPEN | WRITE | SYNC | RENAME | UNLINK | MKDIR | TRUNCATE | MAP;
 /// Whatever changes files.
 pub(crate) const CHANGES: u32 = CREATE | WRITE | SYNC | RENAME | UNLINK | MKDIR | TRUNCATE;

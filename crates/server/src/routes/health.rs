@@ -16,8 +16,8 @@ pub(crate) async fn healthz() -> &'static str {
 
 /// Whether the server takes requests
 ///
-/// Indexes and models are open before the server listens, so it is ready until it stops, or until the disk fails
-/// under an index that it writes.
+/// Indexes and models are open before the server listens, so it is ready until it stops, until the disk fails
+/// under an index that it writes, or until the folder of an index is moved or removed.
 #[utoipa::path(
     get, path = "/readyz", tag = "server",
     responses((status = 200, content_type = "text/plain"), (status = 503, body = ProblemBody)),
@@ -27,6 +27,13 @@ pub(crate) async fn readyz(State(app): State<Shared>) -> Answer<&'static str> {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping"));
     }
     for shelf in app.shelves.values() {
+        if shelf.is_moved() {
+            let message = format!(
+                "the folder of the index {:?} was moved or removed: put it back, or start the server again where it is now",
+                shelf.name
+            );
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "index_gone", message));
+        }
         if let Some(fault) = shelf.writer().and_then(IndexWriter::fault) {
             let message = format!("the index {:?} cannot be written: {fault}", shelf.name);
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "cannot_write", message));

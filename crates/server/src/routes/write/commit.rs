@@ -85,6 +85,8 @@ pub(super) fn store(
     before: Option<Item>,
     photo: Option<NewPhoto>,
 ) -> Answer<ItemView> {
+    // Before the picture is kept.
+    writer(shelf)?.check_place()?;
     let Description { class, super_class, metadata, .. } = description;
     let mut item = NewItem { key, class, super_class, metadata };
     let old = before.as_ref().and_then(upload_name);
