@@ -288,3 +288,20 @@ fn the_demos_model_is_not_advised_for_photographs_and_warns_on_them() {
     assert!(embed("mine", "a.jsonl").contains("drawn pictures alone"));
     assert!(!embed("runs/demo/catalogue", "b.jsonl").contains("drawn pictures"));
 }
+
+#[test]
+fn strict_training_stops_at_a_photograph_that_cannot_be_read() {
+    let dir = Dir::new();
+    draw_catalogue(&dir, "cat");
+    // One photograph of each class, so that some are learned from.
+    let classes = std::fs::read_dir(dir.path("cat")).expect("a folder").flatten().map(|entry| entry.path());
+    for class in classes.filter(|path| path.is_dir()) {
+        let photos = std::fs::read_dir(class).expect("a folder").flatten().map(|entry| entry.path());
+        std::fs::write(photos.min().expect("a photograph"), "no picture").expect("it is written");
+    }
+    let args = ["--json", "--steps", "8"];
+    let run = |more: &[&str]| dir.run(TRAIN.iter().chain(&args).chain(more));
+    run(&["--out", "strict", "--strict"]).exits(2).complains_of(&["none of the image formats"]);
+    let summary = run(&["--out", "lenient"]).exits(0).json();
+    assert!(summary["skipped"].as_u64().is_some_and(|skipped| skipped > 0), "{summary}");
+}
