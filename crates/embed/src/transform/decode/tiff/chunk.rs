@@ -114,17 +114,24 @@ impl Chunks {
         directory: Directory<'_>,
     ) -> Result<(), Fault> {
         const SEPARATE: u64 = 2;
+        const SLACK: u64 = 64 << 10;
         let value = |tag| directory.value(tag).unwrap_or(1);
         let separate = decoder.find_tag_unsigned(Tag::PlanarConfiguration)? == Some(SEPARATE);
         let samples = if separate { 1 } else { value(tag::SAMPLES_PER_PIXEL) };
-        let (width, rows) = decoder.chunk_dimensions();
+        let ((width, rows), (page_width, page_height)) = (decoder.chunk_dimensions(), decoder.dimensions()?);
+        if width == 0 || rows == 0 {
+            return Ok(());
+        }
+        let (across, down) = (page_width.div_ceil(width) as usize, page_height.div_ceil(rows) as usize);
         let row =
             u64::from(width).saturating_mul(value(tag::BITS_PER_SAMPLE).saturating_mul(samples)).div_ceil(8);
         for (place, (start, end)) in self.ranges(bytes).enumerate() {
-            let Ok(place_in_page) = u32::try_from(place) else { return Ok(()) };
-            let (_, with_pixels) = decoder.chunk_data_dimensions(place_in_page);
-            // The last strip may be filled up to the height of the others. One byte more, so that the checksum is read.
-            let most = row.saturating_mul(rows.min(with_pixels.saturating_mul(64)).into()).saturating_add(1);
+            // Planes come one behind another. The last chunks of each may reach beyond the page.
+            let above = (place / across.max(1) % down.max(1)) as u32 * rows;
+            let with_pixels = rows.min(page_height - above);
+            // Far more than the pixels is not unpacked to its end; what ends sooner is held against its checksum.
+            let most = row.saturating_mul(rows.min(with_pixels.saturating_mul(64)).into()).saturating_mul(2);
+            let most = most.saturating_add(SLACK);
             let mut unpacked = flate2::read::ZlibDecoder::new(&bytes[start.min(end)..end]).take(most);
             match std::io::copy(&mut unpacked, &mut std::io::sink()) {
                 Ok(count) if count >= row.saturating_mul(with_pixels.into()) => {}
