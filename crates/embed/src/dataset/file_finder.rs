@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use unicode_normalization::UnicodeNormalization;
 
 use super::DatasetWarning;
-use super::inside::{Fault, normalise};
+use super::inside::{Fault, is_web_address, normalise};
 use super::spelling::{absolute_forms, lexical, spellings};
 
 /// Looks below a root for the files that paths name, however they are spelled.
@@ -72,7 +72,7 @@ impl<'a> FileFinder<'a> {
 
     /// A relative path that climbs above the root and comes back, such as `../photos/1.jpg` for the root `photos`.
     fn back_below_root(&self, path: &Path) -> Option<String> {
-        if path.is_absolute() {
+        if !path.components().any(|part| part == Component::ParentDir) || is_web_address(path.to_str()?) {
             return None;
         }
         self.absolute_roots.iter().find_map(|root| {

@@ -35,7 +35,7 @@ pub(super) fn normalise(value: &str) -> Result<String, Fault> {
 }
 
 /// Whether a value is an address such as `https://shop.example/1.jpg`. A `file:` URL names a file of this machine.
-fn is_web_address(value: &str) -> bool {
+pub(super) fn is_web_address(value: &str) -> bool {
     value.split_once("://").is_some_and(|(scheme, _)| {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
