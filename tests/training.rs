@@ -294,10 +294,13 @@ fn strict_training_stops_at_a_photograph_that_cannot_be_read() {
     let dir = Dir::new();
     draw_catalogue(&dir, "cat");
     // One photograph of each class, so that some are learned from.
-    let classes = std::fs::read_dir(dir.path("cat")).expect("a folder").flatten().map(|entry| entry.path());
-    for class in classes.filter(|path| path.is_dir()) {
-        let photos = std::fs::read_dir(class).expect("a folder").flatten().map(|entry| entry.path());
-        std::fs::write(photos.min().expect("a photograph"), "no picture").expect("it is written");
+    let below = |folder: std::path::PathBuf| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    for class in below(dir.path("cat")).into_iter().flat_map(below).filter(|path| path.is_dir()) {
+        let photo = below(class).into_iter().min().expect("a photograph");
+        std::fs::write(photo, "no picture").expect("it is written");
     }
     let args = ["--json", "--steps", "8"];
     let run = |more: &[&str]| dir.run(TRAIN.iter().chain(&args).chain(more));
