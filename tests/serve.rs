@@ -154,7 +154,13 @@ fn shows_indexes_items_and_pictures() {
     }
     assert_eq!(seen.len(), 48);
     let one = server.get(&format!("{SHOP}/items?key={}", key.replace('/', "%2F"))).is(200).json();
-    assert_eq!(keys(&one), [key.as_str()]);
+    assert_eq!((keys(&one), &one["total"]), (vec![key.clone()], &json!(1)));
+    assert_eq!(server.get(&format!("{SHOP}/items?key=none")).is(200).json()["total"], 0);
+    let class = one["items"][0]["class"].clone();
+    let filter = json!({ "eq": { "field": "class", "value": class } }).to_string();
+    let filter: String = filter.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let page = server.get(&format!("{SHOP}/items?limit=1&filter={filter}")).is(200).json();
+    assert_eq!((keys(&page).len(), &page["total"]), (1, &json!(4)), "of all pages");
     let item = &one["items"][0];
     assert_eq!(server.get(&format!("{SHOP}/items/{}", item["id"])).is(200).json(), *item);
 
@@ -281,7 +287,12 @@ fn adds_replaces_and_deletes_for_good() {
         (&added["key"], &added["uploaded"], &added["metadata"]),
         (&hat["key"], &json!(true), &hat["metadata"])
     );
+    assert_eq!(added.get("warnings"), None);
     put("POST", Some(&photo), &hat).fails(409, "key_taken");
+    let shadowed = json!({ "key": "shadowed", "class": "hat", "metadata": { "class": "OTHER" } });
+    let added_shadowed = put("POST", Some(&photo), &shadowed).is(201).json();
+    assert!(added_shadowed["warnings"][0].as_str().is_some_and(|text| text.contains("metadata.class")));
+    server.delete(&format!("{items}/{}", added_shadowed["id"])).is(200);
     let unnamed = put("POST", Some(&photo), &json!({})).is(201).json();
     assert!(unnamed["key"].as_str().is_some_and(|key| key.starts_with("uploads/")), "{unnamed}");
 

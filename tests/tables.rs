@@ -220,6 +220,10 @@ fn both_unicode_forms_of_a_name_are_one() {
     dir.write("m.csv", "path,price\nÄpfel/0.png,1\nÄpfel/1.png,2\n");
     let built = build(&dir, &["--data", "nfd", "--metadata", "m.csv", "--name", "priced"]).exits(0).json();
     assert_eq!(built["metadata"]["unmatched"], 0);
+    let found = dir.run(["search", "--index", "priced", "--item", "Äpfel/0.png", "--json"]).exits(0).json();
+    assert_eq!(found["results"][0]["hits"].as_array().map(Vec::len), Some(5));
+    let removed = dir.run(["index", "remove", "--json", "--index", "priced", "Äpfel/0.png"]).exits(0).json();
+    assert_eq!((&removed["removed"], &removed["items"]), (&json!(1), &json!(5)));
     // The same pictures under their other names are there already.
     let added = dir.run(["index", "add", "--json", "--index", "shop", "--data", "nfc"]).exits(0).json();
     assert_eq!((&added["summary"]["embedded"], &added["items"]), (&json!(0), &json!(6)));
@@ -320,4 +324,47 @@ fn one_bad_entry_is_counted_and_does_not_stop_the_rest() {
     assert_eq!(reasons, ["link_loop", "broken_link", "link_outside", "name_not_utf8", "special_file"]);
     build(&dir, &["--data", "loop", "--name", "shop"]).exits(0);
     build(&dir, &["--data", "loop", "--name", "other", "--strict"]).exits(2).complains_of(&["a/up"]);
+}
+
+#[test]
+fn json_lines_list_pictures_as_tables_do() {
+    let dir = six_pictures();
+    let lines = "{\"path\": \"p/c/1.png\", \"class\": 7, \"price\": 3}\n{\"class\": \"x\", \"path\": \"p/a b/1.png\"}\n";
+    dir.write("rows.jsonl", lines);
+    let found = check(&dir, "rows.jsonl").exits(0).json();
+    assert_eq!((&found["samples"], &found["classes"], &found["missing"]), (&json!(2), &json!(2), &json!([])));
+    build(&dir, &["--data", "rows.jsonl", "--metadata", "rows.jsonl", "--name", "shop"]).exits(0);
+    assert_eq!(keys_where(&dir, "p/a b/1.png", "price = 3"), ["p/c/1.png"]);
+    dir.write("bad.jsonl", "{\"path\": \"p/c/1.png\"}\npear\n");
+    check(&dir, "bad.jsonl").exits(2).complains_of(&["bad.jsonl", "line 2", "JSON object"]);
+    // A path that climbs above the root and comes back, and one that leads to another machine.
+    dir.write("p/back.csv", "path\n../p/c/1.png\n");
+    assert_eq!(check(&dir, "p/back.csv").exits(0).json()["missing"], json!([]));
+    dir.write("web.csv", "path\nhttps://shop.example/1.png\n");
+    check(&dir, "web.csv").exits(2).complains_of(&["https://shop.example/1.png", "web address", "download"]);
+}
+
+#[test]
+fn what_a_filter_does_not_see_is_told() {
+    let dir = gallery();
+    let prices = ["3", "1,5", "200", "4", "5", "6", "7", "8"];
+    let row = |(i, price): (usize, &str)| format!("c{}/{}.jpg;{price};OTHER\n", i / 4, i % 4);
+    let rows: String = prices.into_iter().enumerate().map(row).collect();
+    dir.write("m.csv", format!("path;price;class\n{rows}"));
+    let built = build(&dir, &["--data", "g", "--metadata", "m.csv", "--name", "shop"]).exits(0);
+    let built =
+        built.complains_of(&["\"price\" has 1 values of 8", "write a point", "\"metadata.class\"", "rename"]);
+    let remarks = built.json()["metadata"]["remarks"].as_array().map(Vec::len);
+    assert_eq!(remarks, Some(2));
+    let ask = |condition: &str| {
+        dir.run(["search", "--index", "shop", "g/c0/0.jpg", "--json", "--where", condition])
+    };
+    let found = ask("price < 5").exits(0).complains_of(&["passes over 1 of its 8 values", "\"1,5\""]).json();
+    assert_eq!(found["warnings"].as_array().map(Vec::len), Some(1));
+    assert_eq!(keys_where(&dir, "g/c0/0.jpg", "price < 5"), ["c0/0.jpg", "c0/3.jpg"]);
+    assert_eq!(keys_where(&dir, "g/c0/0.jpg", "price between 4 and 5"), ["c0/3.jpg", "c1/0.jpg"]);
+    assert_eq!(keys_where(&dir, "g/c0/0.jpg", "price in (3, 200)"), ["c0/0.jpg", "c0/2.jpg"]);
+    ask("class = OTHER").exits(0).complains_of(&["metadata.class"]);
+    assert_eq!(keys_where(&dir, "g/c0/0.jpg", "metadata.class = OTHER").len(), 8);
+    ask("price < 1e400").exits(2).complains_of(&["1e400", "beyond all numbers"]);
 }

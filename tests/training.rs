@@ -288,3 +288,23 @@ fn the_demos_model_is_not_advised_for_photographs_and_warns_on_them() {
     assert!(embed("mine", "a.jsonl").contains("drawn pictures alone"));
     assert!(!embed("runs/demo/catalogue", "b.jsonl").contains("drawn pictures"));
 }
+
+#[test]
+fn strict_training_stops_at_a_photograph_that_cannot_be_read() {
+    let dir = Dir::new();
+    draw_catalogue(&dir, "cat");
+    // One photograph of each class, so that some are learned from.
+    let below = |folder: std::path::PathBuf| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    for class in below(dir.path("cat")).into_iter().flat_map(below).filter(|path| path.is_dir()) {
+        let photo = below(class).into_iter().min().expect("a photograph");
+        std::fs::write(photo, "no picture").expect("it is written");
+    }
+    let args = ["--json", "--steps", "8"];
+    let run = |more: &[&str]| dir.run(TRAIN.iter().chain(&args).chain(more));
+    run(&["--out", "strict", "--strict"]).exits(2).complains_of(&["none of the image formats"]);
+    let summary = run(&["--out", "lenient"]).exits(0).json();
+    assert!(summary["skipped"].as_u64().is_some_and(|skipped| skipped > 0), "{summary}");
+}

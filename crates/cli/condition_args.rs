@@ -17,7 +17,8 @@ pub(crate) struct ConditionArgs {
     #[arg(long = "item", value_name = "KEY", 
         conflicts_with_all = ["photos", "model", "part", "views", "together", "html"])]
     pub(crate) items: Vec<String>,
-    /// Only items that meet the condition: "price < 20", "brand = Acme", "brand != Acme", "size in 40, 41", "brand" (is
+    /// Only items that meet the condition: "price < 20", "price between 10 and 20", "brand = Acme", "brand != Acme", "size in
+    /// 40, 41", "metadata.class = x" (where metadata has the name of an own field), "brand" (is
     /// there), "not …", or a filter as JSON; given several times, all must be met
     #[arg(long = "where", value_name = "CONDITION")]
     pub(crate) conditions: Vec<Filter>,

@@ -64,7 +64,7 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<Exit> {
     let never = AtomicBool::new(false);
     let job = TrainJob { data: &learn, run: &places.run, resume: false, stop: &never };
     // The unseen products take no part in choosing the model: the last weights are the result.
-    let trained = train::fit(&mut embedder, &config, &job, None, printer)?;
+    let trained = train::fit(&mut embedder, &config, &job, (None, false), printer)?;
     let training_seconds = began.elapsed().as_secs_f64();
 
     printer.note("3. Index the unseen products, but for one photograph");

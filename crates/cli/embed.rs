@@ -18,10 +18,10 @@ use crate::start;
 
 pub(crate) fn run(args: &EmbedArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
-    inputs::refuse_left_out(&dataset, &args.extract)?;
+    inputs::refuse_left_out(&dataset, args.extract.strict)?;
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
-    start::warn_of_drawn(&embedder, &dataset, printer);
+    start::remark_on(&embedder, &dataset, printer);
     let is_file = args.out.extension().is_some_and(|extension| extension == "jsonl");
     if args.out == Path::new("-") || is_file {
         return as_lines(args, (&dataset, &embedder), is_file, printer);

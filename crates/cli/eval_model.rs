@@ -22,11 +22,11 @@ pub(crate) fn run(args: &EvalArgs, data: &Path, printer: Printer) -> anyhow::Res
     let searched = args.queries.as_deref();
     let searched = searched.map(|path| inputs::dataset_at(path, &args.layout, printer)).transpose()?;
     for part in [&dataset].into_iter().chain(&searched) {
-        inputs::refuse_left_out(part, &args.extract)?;
+        inputs::refuse_left_out(part, args.extract.strict)?;
     }
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
-    start::warn_of_drawn(&embedder, &dataset, printer);
+    start::remark_on(&embedder, &dataset, printer);
     let report_folder = report::folder(&args.report, data)?;
     let extract = inputs::extract(&args.extract, printer.threads);
     let embed = |dataset: &'_ Dataset, photo: &PhotoConfig| -> Result<Vec<f32>, QueryError> {

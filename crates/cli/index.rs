@@ -32,11 +32,11 @@ pub(crate) fn run(command: &IndexCommand, printer: Printer) -> anyhow::Result<Ex
 
 fn build(args: &BuildArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
-    inputs::refuse_left_out(&dataset, &args.extract)?;
+    inputs::refuse_left_out(&dataset, args.extract.strict)?;
     let (metadata, joined) = args.metadata.read(&dataset, &args.extract, printer)?;
     let source = inputs::required_model(&args.model)?;
     let embedder = Embedder::open(&source)?;
-    start::warn_of_drawn(&embedder, &dataset, printer);
+    start::remark_on(&embedder, &dataset, printer);
     let default = HnswConfig::default();
     let mut config = IndexConfig {
         hnsw: HnswConfig {

@@ -70,10 +70,10 @@ fn tell_left_out(dataset: &Dataset, printer: Printer) {
 }
 
 /// Refuses a data set of which a picture may be missing, if `--strict` asks for it.
-pub(crate) fn refuse_left_out(dataset: &Dataset, args: &ExtractArgs) -> anyhow::Result<()> {
+pub(crate) fn refuse_left_out(dataset: &Dataset, strict: bool) -> anyhow::Result<()> {
     let faults = dataset.left_out.iter().filter(|group| group.reason.is_fault());
     let faults: Vec<String> = faults.map(ToString::to_string).collect();
-    if args.strict && !faults.is_empty() {
+    if strict && !faults.is_empty() {
         bail!("{} (--strict): {}", dataset.root.display(), faults.join("; "));
     }
     Ok(())

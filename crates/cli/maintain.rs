@@ -25,7 +25,7 @@ use crate::printer::{Bar, Printer};
 /// Embeds the pictures an index does not have yet and adds them.
 pub(crate) fn add(args: &AddArgs, printer: Printer) -> anyhow::Result<Exit> {
     let dataset = inputs::dataset(&args.data, printer)?;
-    inputs::refuse_left_out(&dataset, &args.extract)?;
+    inputs::refuse_left_out(&dataset, args.extract.strict)?;
     let (metadata, joined) = args.metadata.read(&dataset, &args.extract, printer)?;
     let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir, printer);
     let engine = inputs::engine(&folder, &args.model)?;
@@ -70,14 +70,17 @@ pub(crate) fn remove(args: &RemoveArgs, printer: Printer) -> anyhow::Result<Exit
     }
     let folder = inputs::index_folder(&args.index.index, &args.index.dir.index_dir, printer);
     let writer = writer(&folder, &args.write, printer)?;
-    let mut unknown = Vec::new();
+    let (mut ids, mut unknown) = (Vec::with_capacity(keys.len()), Vec::new());
     for key in &keys {
-        if !writer.contains(key)? {
-            printer.warn(format_args!("the index has no item {key:?}"));
-            unknown.push(key);
+        match catalog::id_of(key, |form| writer.find(form))? {
+            Some(id) => ids.push(id),
+            None => {
+                printer.warn(format_args!("the index has no item {key:?}"));
+                unknown.push(key);
+            }
         }
     }
-    let removed = writer.delete_keys(&keys)?;
+    let removed = writer.delete(&ids)?;
     let manifest = finish(printer, |progress| writer.finish_merged(&MergeOptions::all_threads(), progress))?;
     let result = json!({ "index": folder, "removed": removed, "unknown": unknown, "items": manifest.items });
     printer.result(&result, |_| {

@@ -72,15 +72,12 @@ impl Printer {
     pub(crate) fn bar(self, what: impl Into<Cow<'static, str>>, total: usize) -> Bar {
         let target =
             if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(4) };
-        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
-        let style = ProgressStyle::with_template("{msg:<24} {wide_bar} {pos}/{len} {elapsed}, {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(what);
+        let bar = Bar::on(target, what, total, !self.quiet);
         // Takes a thread, for nothing where no bar is drawn.
-        if !bar.is_hidden() {
-            bar.enable_steady_tick(Duration::from_millis(500));
+        if !bar.0.is_hidden() {
+            bar.0.enable_steady_tick(Duration::from_millis(500));
         }
-        Bar(bar, !self.quiet)
+        bar
     }
 }
 
@@ -98,10 +95,18 @@ pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// A progress bar that disappears when dropped.
+/// A progress bar. When it is dropped, it stays as it is then, with what was done last.
 pub(crate) struct Bar(ProgressBar, bool);
 
 impl Bar {
+    fn on(target: ProgressDrawTarget, what: impl Into<Cow<'static, str>>, total: usize, told: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+        let style = ProgressStyle::with_template("{msg:<24} {wide_bar} {pos}/{len} {elapsed}, {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what);
+        Self(bar, told)
+    }
+
     /// Done so far, of how many.
     pub(crate) fn set(&self, done: usize, total: usize) {
         self.0.set_length(total as u64);
@@ -127,13 +132,72 @@ impl Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        // Draws without regard to the rate, which may have passed over what was done last.
+        if self.0.position() > 0 { self.0.abandon() } else { self.0.finish_and_clear() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
     use super::*;
+
+    /// A terminal that keeps what is written.
+    #[derive(Clone, Debug, Default)]
+    struct Written(Arc<Mutex<String>>);
+
+    impl TermLike for Written {
+        fn width(&self) -> u16 {
+            100
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.0.lock().unwrap().push('\n');
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_last_state_of_a_bar_is_drawn() {
+        for done in [1000, 990] {
+            let terminal = Written::default();
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), 1);
+            let bar = Bar::on(target, "embedding", 1000, true);
+            // Quicker than the terminal is drawn to.
+            (0..=done).for_each(|done| bar.set(done, 1000));
+            drop(bar);
+            let written = terminal.0.lock().unwrap();
+            let last = written.lines().rfind(|line| !line.trim().is_empty()).unwrap();
+            assert!(last.contains(&format!(" {done}/1000 ")), "{last}");
+        }
+        let terminal = Written::default();
+        drop(Bar::on(ProgressDrawTarget::term_like(Box::new(terminal.clone())), "training", 0, true));
+        assert!(!terminal.0.lock().unwrap().contains("training 0/0"), "a bar without progress goes away");
+    }
 
     #[test]
     fn commands_to_a_terminal_are_written_out() {

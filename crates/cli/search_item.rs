@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use semblance_index::{Explain, Index, Strategy};
 use semblance_query::answer::AnswerConfig;
-use semblance_query::{Answer, Question};
+use semblance_query::{Answer, Question, catalog};
 use serde::Serialize;
 
 use crate::args::SearchArgs;
@@ -40,7 +40,8 @@ pub(crate) fn run(args: &SearchArgs, printer: Printer) -> anyhow::Result<Exit> {
     let config = AnswerConfig { threshold: args.show.threshold, ..args.answer.answer() };
     let mut results = Vec::with_capacity(args.condition.items.len());
     for key in &args.condition.items {
-        let id = index.find(key)?.with_context(|| format!("the index has no item {key:?}"))?;
+        let id = catalog::id_of(key, |form| index.find(form))?
+            .with_context(|| format!("the index has no item {key:?}"))?;
         let (vector, explain) = (index.vector(id)?, args.condition.explain);
         let question =
             Question { vector: &vector, without: Some(id), params: &params, config: &config, explain };

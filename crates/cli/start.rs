@@ -58,14 +58,31 @@ pub(crate) fn embedder(args: &TrainArgs, printer: Printer) -> anyhow::Result<Emb
     Ok(embedder)
 }
 
-/// Warns of a model that has seen drawn pictures only, where it is used on others.
-pub(crate) fn warn_of_drawn(embedder: &Embedder, dataset: &Dataset, printer: Printer) {
+/// Names the tensors of a weight file that the network has no place for, and warns of a model that has seen drawn pictures
+/// only, where it is used on others.
+pub(crate) fn remark_on(embedder: &Embedder, dataset: &Dataset, printer: Printer) {
+    let (unused, arch) = (embedder.unused_weights(), embedder.config().arch);
+    if !unused.is_empty() {
+        printer.note(unused_remark(unused, &arch.to_string()));
+    }
     if embedder.config().learned_from == Some(LearnedFrom::DrawnPictures) && !inputs::is_drawn(dataset) {
         printer.warn(format_args!(
             "this model learned from drawn pictures alone and finds photographs badly; take one that learned from \
              photographs, such as --model {PRETRAINED}, or a torchvision or timm weight file with --arch"
         ));
     }
+}
+
+/// What to say of tensors that a network has no place for.
+fn unused_remark(names: &[String], arch: &str) -> String {
+    const SHOWN: usize = 4;
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    format!(
+        "{} tensors of the weights have no place in {arch} and are left out: {}{more} (a classifier is not needed; anything \
+         else may mean another --arch)",
+        names.len(),
+        names[..names.len().min(SHOWN)].join(", ")
+    )
 }
 
 /// Whether the pooling asked for is the one there is; a power that was learned begins where it is, unless another one is

@@ -31,15 +31,16 @@ use crate::train_args::{AugmentArgs, OptimizerArgs, OptimizerName, ScheduleName,
 pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
     allocator::keep_freed_memory();
     let dataset = inputs::dataset(&args.data, printer)?;
+    inputs::refuse_left_out(&dataset, args.strict)?;
     let left_out = dataset.left_out.clone();
     let (learn, validation) = split(args, dataset, printer)?;
     let mut embedder = start::embedder(args, printer)?;
-    start::warn_of_drawn(&embedder, &learn, printer);
+    start::remark_on(&embedder, &learn, printer);
     embedder.set_learned_from(inputs::is_drawn(&learn).then_some(LearnedFrom::DrawnPictures));
     let config = config(args, &embedder, printer)?;
     let stop = stop_on_ctrl_c()?;
     let job = TrainJob { data: &learn, run: &args.out, resume: args.resume, stop: &stop };
-    let summary = fit(&mut embedder, &config, &job, validation.as_ref(), printer)?;
+    let summary = fit(&mut embedder, &config, &job, (validation.as_ref(), args.strict), printer)?;
     // The models are there; a picture that fails is no reason to fail.
     match curves::draw(&args.out) {
         Ok(Some(path)) => printer.note(format_args!("the curves are in {}", path.display())),
@@ -55,14 +56,16 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<Exit> {
 /// Steps after which the remaining time is estimated.
 const ETA_AFTER: usize = 5;
 
-/// Trains with a progress bar on stderr.
+/// Trains with a progress bar on stderr. If it is strict, the first photograph that cannot be read ends the run with an
+/// error, after its state is saved.
 pub(crate) fn fit(
     embedder: &mut Embedder,
     config: &TrainConfig,
     job: &TrainJob<'_>,
-    validation: Option<&Validation>,
+    (validation, strict): (Option<&Validation>, bool),
     printer: Printer,
 ) -> anyhow::Result<TrainSummary> {
+    let mut refused = None;
     let bar = printer.bar("training", 0);
     let (mut steps, mut done, mut first) = (0, 0, None);
     let mut show = |event: TrainEvent| match event {
@@ -98,6 +101,10 @@ pub(crate) fn fit(
                 if best { ", kept as the best so far" } else { "" }
             ));
         }
+        TrainEvent::Skipped { reason } if strict => {
+            job.stop.store(true, Ordering::Relaxed);
+            refused.get_or_insert(reason);
+        }
         TrainEvent::Skipped { reason } => bar.line(format!("skipped {reason}")),
     };
     let mut measure = validation.map(|validation| {
@@ -106,7 +113,11 @@ pub(crate) fn fit(
         }
     });
     let validate = measure.as_mut().map(|measure| measure as &mut semblance_embed::train::Validate<'_>);
-    Ok(train(embedder, config, job, validate, &mut show)?)
+    let summary = train(embedder, config, job, validate, &mut show)?;
+    match refused {
+        Some(reason) => bail!("{reason} (--strict)"),
+        None => Ok(summary),
+    }
 }
 
 /// What is learned from and what is judged by.
@@ -117,6 +128,7 @@ fn split(
 ) -> anyhow::Result<(Dataset, Option<Validation>)> {
     let extract = semblance_embed::extract::ExtractConfig {
         threads: printer.threads.map_or(0, usize::from),
+        strict: args.strict,
         ..Default::default()
     };
     if let Some(path) = &args.validation.valid {

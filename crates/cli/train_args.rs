@@ -23,6 +23,10 @@ pub(crate) struct TrainArgs {
     /// Go on with the run in --out as if it had never stopped; give the same settings
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Stop at the first photograph that cannot be read, instead of leaving it out, and before the first if the folder
+    /// holds pictures that cannot be taken
+    #[arg(long)]
+    pub(crate) strict: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Start a second stage from the weights of an earlier run: its checkpoint folder, or a weight file. Its head is

@@ -251,6 +251,36 @@ test("a text file and a server that is gone are told, and nothing breaks", async
   await close(page);
 });
 
+test("warnings of the server are shown, and go with the next answer", async () => {
+  const page = await open({ path: "/#add" });
+  await page.setInputFiles("#add-photo", server.photo(2));
+  await page.locator("#add-key").fill("shadowed");
+  await page.locator("#add-more").fill("class: OTHER");
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.locator("#add-warnings:not([hidden])").waitFor();
+  assert.match(await page.locator("#add-warnings").innerText(), /"metadata\.class"/);
+  await accessible(page);
+  await page.evaluate(() => fetch("v1/indexes/shop/items?key=shadowed", { method: "DELETE" }));
+
+  const warned = async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...await response.json(), warnings: ["no item has the field \"<b>prise</b>\""] } });
+  };
+  // With an item: the browser does not hand out the body of a form with a photo.
+  const id = await page.evaluate(async () => (await (await fetch("v1/indexes/shop/items?limit=1")).json()).items[0].id);
+  for (const [path, list, place] of [["**/search", "search", `#search/${id}`], ["**/items?*", "browse", "#browse"]]) {
+    await page.route(path, warned);
+    await page.evaluate((place) => { location.hash = place; }, place);
+    await page.locator(`#${list}-warnings:not([hidden])`).waitFor();
+    assert.equal(await page.locator(`#${list}-warnings`).innerText(), "No item has the field \"<b>prise</b>\"");
+    await page.unroute(path);
+  }
+  await page.getByRole("link", { name: "Search", exact: true }).click();
+  await choose(page, 6);
+  await page.locator("#search-warnings[hidden]").waitFor({ state: "attached" });
+  await close(page);
+});
+
 test("the facts of the index are told", async () => {
   const page = await open({ path: "/#about" });
   await page.locator("#facts dd").first().waitFor();

@@ -1,6 +1,6 @@
 //! Models from a hub that stands on loopback.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -17,6 +17,8 @@ enum Hub {
     Forbidden,
     /// A page in the place of every file.
     Page,
+    /// The first half of the weights, and then nothing.
+    Stalling,
 }
 
 /// The paths asked for, and whether the token came with them.
@@ -78,6 +80,11 @@ fn answer(stream: TcpStream, kind: Hub, weights: &[u8], log: &Log) -> Option<()>
         part.len()
     )
     .ok()?;
+    if kind == Hub::Stalling && part.len() > 1 {
+        stream.write_all(&part[..part.len() / 2]).ok()?;
+        // Until the other side hangs up.
+        return stream.read_to_end(&mut Vec::new()).map(drop).ok();
+    }
     stream.write_all(part).ok()
 }
 
@@ -181,4 +188,16 @@ fn a_refusal_and_a_page_are_explained() {
             }
         }
     }
+}
+
+#[test]
+fn a_hub_that_falls_silent_is_given_up() {
+    let (dir, weights) = trained();
+    let (address, _) = hub(Hub::Stalling, weights);
+    let variables =
+        [("HF_ENDPOINT", address.as_str()), ("HF_HOME", "home"), ("HF_HUB_DOWNLOAD_TIMEOUT", "1")];
+    let output = embed(&dir, &variables, "out");
+    let error = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("sent nothing for 1 s") && error.contains(&address), "{error}");
 }

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::backend::vector_index::{Neighbor, SearchParams, VectorIndex, check_vectors};
+use crate::cancel::Cancel;
 use crate::config::Memory;
 use crate::error::{IndexError, Result};
+use crate::filter::Filter;
 use crate::item::Item;
 use crate::search::{self, Explain};
 use crate::segment::manifest::Manifest;
@@ -116,6 +118,23 @@ impl Index {
     /// Id of the item with a key.
     pub fn find(&self, key: &str) -> Result<Option<u64>> {
         self.live.state().find(key)
+    }
+
+    /// Number of items that meet a filter.
+    ///
+    /// # Errors
+    /// A filter that is not valid, failures of reading, and [`IndexError::Cancelled`].
+    pub fn count(&self, filter: &Filter, cancel: &Cancel) -> Result<usize> {
+        filter.validate()?;
+        let (state, matcher) = (self.live.state(), filter.matcher());
+        let mut count = state.delta.items().filter(|(item, _)| matcher.matches(item)).count();
+        for (segment, hidden) in state.snapshot.segments.iter().zip(&state.hidden) {
+            let columns = segment.reader.columns(cancel)?;
+            let mut bits = columns.matching(&matcher.0, segment.reader.items(), cancel)?;
+            hidden.iter().for_each(|row| bits[row as usize / 64] &= !(1 << (row % 64)));
+            count += bits.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        }
+        Ok(count)
     }
 
     /// The vector of an item.

@@ -159,19 +159,26 @@ fn keys_beyond_ascii(dataset: &Dataset) -> HashSet<String> {
 
 /// The item of a key, or of another Unicode form of it that is no key of the data set itself.
 fn stored_id(key: &str, keys: &HashSet<String>, writer: &IndexWriter) -> Result<Option<u64>> {
-    if let Some(id) = writer.find(key)? {
+    let is_other = |form: &str| form != key && keys.contains(form);
+    Ok(id_of(key, |form| if is_other(form) { Ok(None) } else { writer.find(form) })?)
+}
+
+/// The item of a key, or of its other Unicode forms: letters composed (NFC) or in several code points (NFD), as file names
+/// of some systems are. `find` looks up one form.
+///
+/// # Errors
+/// Those of `find`.
+pub fn id_of<E>(key: &str, find: impl Fn(&str) -> Result<Option<u64>, E>) -> Result<Option<u64>, E> {
+    if let Some(id) = find(key)? {
         return Ok(Some(id));
     }
-    if !key.is_ascii() {
-        for form in [key.nfc().collect::<String>(), key.nfd().collect()] {
-            if !keys.contains(&form)
-                && let Some(id) = writer.find(&form)?
-            {
-                return Ok(Some(id));
-            }
-        }
+    if key.is_ascii() {
+        return Ok(None);
     }
-    Ok(None)
+    match find(&key.nfc().collect::<String>())? {
+        Some(id) => Ok(Some(id)),
+        None => find(&key.nfd().collect::<String>()),
+    }
 }
 
 /// Gives items that the index holds already what the metadata says of them; fields that it does not name stay. Returns how

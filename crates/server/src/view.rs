@@ -1,6 +1,6 @@
 //! Items and hits as answers show them.
 
-use semblance_index::Item;
+use semblance_index::{Filter, Item};
 use semblance_query::{Hit, catalog};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -29,6 +29,10 @@ pub(crate) struct ItemView {
     pub(crate) photo: String,
     /// Address of a small version of its picture.
     pub(crate) thumbnail: String,
+    /// What to know of an item that was just stored, such as metadata that filters call by another name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A found item.
@@ -50,7 +54,31 @@ impl ItemView {
         metadata.remove(catalog::PHOTO);
         let items = &shelf.items_address;
         let (photo, thumbnail) = (format!("{items}/{id}/photo"), format!("{items}/{id}/thumbnail"));
-        Self { id, key, class, super_class, metadata, uploaded, photo, thumbnail }
+        Self { id, key, class, super_class, metadata, uploaded, photo, thumbnail, warnings: Vec::new() }
+    }
+
+    /// As [`of`](Self::of), for an item that was just stored: with warnings of metadata whose name means the item's own
+    /// field in a filter.
+    pub(crate) fn stored(item: Item, shelf: &Shelf) -> Self {
+        let view = Self::of(item, shelf);
+        let own = |name: &str| match name {
+            "class" => view.class.as_deref(),
+            "super_class" => view.super_class.as_deref(),
+            _ => None,
+        };
+        let differs =
+            |(name, value): &(&String, &Value)| own(name).is_none_or(|own| value.as_str() != Some(own));
+        let fields =
+            view.metadata.iter().filter(differs).map(|(name, _)| (name, Filter::metadata_field(name)));
+        let shadowed = fields.filter(|(name, field)| *name != field);
+        let warning = |(name, field): (&String, _)| {
+            format!(
+                "the metadata {name:?} is not what {name:?} means in a filter, which is the item's own field: write \
+                 {field:?} there, or rename it"
+            )
+        };
+        let warnings = shadowed.map(warning).collect();
+        Self { warnings, ..view }
     }
 }
 

@@ -1,7 +1,7 @@
 // The catalogue, page by page, and adding to it.
 
 import { addItem, items } from "./api.js";
-import { byId, clearError, ghosts, h, number, showError } from "./dom.js";
+import { byId, clearError, ghosts, h, number, showError, showWarnings } from "./dom.js";
 import { FilterFields } from "./filter.js";
 import { showItem, tile } from "./item.js";
 
@@ -37,14 +37,17 @@ export class BrowseView {
     const waiting = ghosts("li", this.after === null ? 12 : 4);
     place.append(...waiting);
     try {
-      const page = await items(this.app.index.name, { after: this.after, limit: PAGE, filter: this.filter.value() });
+      const filter = this.filter.value();
+      const page = await items(this.app.index.name, { after: this.after, limit: PAGE, filter });
       if (turn !== this.turn) return;
+      showWarnings(byId("browse-warnings"), page.warnings);
       this.after = page.next;
       place.append(...page.items.map((item) => this.tile(item)));
       more.hidden = page.next === null;
-      status.textContent = page.total === 1 ? "1 item in all" : `${number(page.total)} items in all`;
+      const count = page.total === 1 ? "1 item" : `${number(page.total)} items`;
+      status.textContent = filter ? `${count} with the filter` : `${count} in all`;
       if (place.querySelectorAll(".tile").length === 0) {
-        place.replaceChildren(h("li", { class: "empty" }, page.total ? "Nothing meets the filter." : "This index is empty."));
+        place.replaceChildren(h("li", { class: "empty" }, filter ? "Nothing meets the filter." : "This index is empty."));
       }
     } catch (error) {
       if (turn === this.turn) showError(problem, error, () => this.load());
@@ -83,6 +86,7 @@ export class AddView {
   async add(button) {
     const [status, problem, form] = [byId("add-status"), byId("add-error"), byId("add")];
     clearError(problem);
+    showWarnings(byId("add-warnings"));
     const text = (id) => byId(id).value.trim() || null;
     const description = { class: text("add-class"), super_class: text("add-super"), metadata: pairs(byId("add-more").value) };
     if (text("add-key")) description.key = text("add-key");
@@ -90,6 +94,7 @@ export class AddView {
     status.textContent = "Adding …";
     try {
       const item = await addItem(this.app.index.name, byId("add-photo").files[0], description, byId("add-replace").checked);
+      showWarnings(byId("add-warnings"), item.warnings);
       form.reset();
       this.preview();
       status.replaceChildren(`Added as ${item.key}. `, h("a", { href: `#search/${item.id}` }, "Search with it"));

@@ -31,6 +31,12 @@ export function showError(place, error, retry) {
   place.hidden = false;
 }
 
+/** Shows what the server warns of, or nothing. */
+export function showWarnings(place, warnings = []) {
+  place.replaceChildren(...warnings.map((text) => h("li", {}, text.charAt(0).toUpperCase() + text.slice(1))));
+  place.hidden = warnings.length === 0;
+}
+
 export function clearError(place) {
   place.replaceChildren();
   place.hidden = true;

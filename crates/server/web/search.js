@@ -1,7 +1,7 @@
 // Searching: with a photograph or an item, filtered, and what was found.
 
 import { searchItem, searchPhoto, thumbnailAddress, item as fetchItem } from "./api.js";
-import { byId, clearError, ghosts, h, number, showError } from "./dom.js";
+import { byId, clearError, ghosts, h, number, showError, showWarnings } from "./dom.js";
 import { FilterFields } from "./filter.js";
 import { nameOf, showComparison, showItem, tile } from "./item.js";
 import { Stage, prepare } from "./photo.js";
@@ -63,6 +63,7 @@ export class SearchView {
     byId("drop-empty").hidden = false;
     byId("clear").hidden = true;
     clearError(byId("search-error"));
+    showWarnings(byId("search-warnings"));
     byId("search-status").textContent = "";
     this.compareNone();
     this.empty("Choose, drop, paste or take a photo, and the items most like it appear here.");
@@ -107,6 +108,7 @@ export class SearchView {
     const wanted = { k: Number(byId("count").value), filter: this.filter.value(), group_by: byId("group").checked ? "class" : null };
     const [hits, status, problem] = [byId("hits"), byId("search-status"), byId("search-error")];
     clearError(problem);
+    showWarnings(byId("search-warnings"));
     this.compareNone();
     status.textContent = "Searching …";
     hits.setAttribute("aria-busy", "true");
@@ -127,7 +129,8 @@ export class SearchView {
     }
   }
 
-  show({ hits, took_ms }) {
+  show({ hits, took_ms, warnings }) {
+    showWarnings(byId("search-warnings"), warnings);
     const count = hits.length === 1 ? "1 item" : `${number(hits.length)} items`;
     byId("search-status").textContent = `${count} in ${took_ms.toFixed(took_ms < 10 ? 1 : 0)} ms`;
     if (hits.length === 0) {

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use unicode_normalization::UnicodeNormalization;
 
 use super::DatasetWarning;
-use super::inside::{Fault, normalise};
-use super::spelling::{absolute_forms, spellings};
+use super::inside::{Fault, is_web_address, normalise};
+use super::spelling::{absolute_forms, lexical, spellings};
 
 /// Looks below a root for the files that paths name, however they are spelled.
 pub(super) struct FileFinder<'a> {
@@ -66,8 +66,19 @@ impl<'a> FileFinder<'a> {
         let below = self.absolute_roots.iter().find_map(|root| path.strip_prefix(root).ok());
         match below.and_then(Path::to_str) {
             Some(below) => normalise(below),
-            None => normalise(text),
+            None => normalise(text).or_else(|fault| self.back_below_root(path).ok_or(fault)),
         }
+    }
+
+    /// A relative path that climbs above the root and comes back, such as `../photos/1.jpg` for the root `photos`.
+    fn back_below_root(&self, path: &Path) -> Option<String> {
+        if !path.components().any(|part| part == Component::ParentDir) || is_web_address(path.to_str()?) {
+            return None;
+        }
+        self.absolute_roots.iter().find_map(|root| {
+            let meant = lexical(&root.join(path));
+            normalise(meant.strip_prefix(root).ok()?.to_str()?).ok()
+        })
     }
 
     fn exists(&self, path: &str) -> bool {
@@ -135,6 +146,9 @@ mod tests {
         let url = format!("file://{}/%C3%84pfel/1%20x.jpg", dir.path().display());
         assert_eq!(found(&url).as_deref(), Ok("A\u{308}pfel/1 x.jpg"));
         assert_eq!(found(r"b\none.jpg").as_deref(), Ok(r"b\none.jpg"), "a missing file is named as listed");
+        let name = dir.path().file_name().unwrap().to_str().unwrap();
+        assert_eq!(found(&format!("../{name}/b/2.jpg")).as_deref(), Ok("b/2.jpg"));
+        assert!(matches!(found("https://shop.example/b/2.jpg"), Err(Fault::Outside(_))));
         assert!(matches!(found("../x.jpg"), Err(Fault::Outside(_))));
         assert!(matches!(found("/etc/x.jpg"), Err(Fault::Outside(_))));
         let warning = finder.warning(Path::new("list.csv")).unwrap().to_string();

@@ -15,6 +15,9 @@ pub(super) fn normalise(value: &str) -> Result<String, Fault> {
     if matches!(value.as_bytes(), [drive, b':', b'\\' | b'/', ..] if drive.is_ascii_alphabetic()) {
         return Err(Fault::Outside("it names a drive; list paths relative to the root folder"));
     }
+    if is_web_address(value) {
+        return Err(Fault::Outside("it is a web address; download the pictures and list their paths"));
+    }
     let mut parts = Vec::new();
     for component in Path::new(value).components() {
         match component {
@@ -29,6 +32,16 @@ pub(super) fn normalise(value: &str) -> Result<String, Fault> {
         }
     }
     if parts.is_empty() { Err(Fault::Empty) } else { Ok(parts.join("/")) }
+}
+
+/// Whether a value is an address such as `https://shop.example/1.jpg`. A `file:` URL names a file of this machine.
+pub(super) fn is_web_address(value: &str) -> bool {
+    value.split_once("://").is_some_and(|(scheme, _)| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(plain)
+            && !scheme.eq_ignore_ascii_case("file")
+    })
 }
 
 /// Follows symbolic links to see whether they stay below a root. Folders are resolved once each.
@@ -77,6 +90,13 @@ mod tests {
         assert!(matches!(normalise("../root/b.jpg"), Err(Fault::Outside(_))));
         assert!(matches!(normalise(r"C:\photos\b.jpg"), Err(Fault::Outside(_))));
         assert!(matches!(normalise("/etc/passwd"), Err(Fault::Outside(_))));
+        for address in ["https://shop.example/a.png", "HTTP://x/a.png", "s3://bucket/a.png"] {
+            assert!(
+                matches!(normalise(address), Err(Fault::Outside(why)) if why.contains("web address")),
+                "{address}"
+            );
+        }
+        assert!(normalise("file:///a.png").is_ok() && normalise("a:/b.png").is_ok());
     }
 
     #[cfg(unix)]

@@ -1,15 +1,18 @@
 //! Models from the Hugging Face hub, kept in its cache folder.
 
 mod described;
+mod download;
 mod settings;
 
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo};
 
+use self::download::{Failure, download};
 use self::settings::Settings;
 use crate::backbone::Arch;
 use crate::error::{EmbedError, Result};
@@ -34,8 +37,8 @@ pub fn is_name(name: &str) -> bool {
 /// `config.json` names.
 ///
 /// As `huggingface_hub` does, it reads from the environment where the cache is (`HF_HUB_CACHE`, `HF_HOME`), which token
-/// is sent (`HF_TOKEN`, or the file that logging in writes), where the hub is (`HF_ENDPOINT`), and whether it may be
-/// asked at all (`HF_HUB_OFFLINE`).
+/// is sent (`HF_TOKEN`, or the file that logging in writes), where the hub is (`HF_ENDPOINT`), whether it may be asked at
+/// all (`HF_HUB_OFFLINE`), and how many seconds it may send nothing (`HF_HUB_DOWNLOAD_TIMEOUT`, 30 by default).
 ///
 /// # Errors
 /// [`EmbedError::Hub`] if the model, or the network, is not there, or the hub does not give it to this user.
@@ -49,7 +52,7 @@ struct Repository<'a> {
     name: &'a str,
     settings: Settings,
     cached: CacheRepo,
-    remote: ApiRepo,
+    remote: Arc<ApiRepo>,
 }
 
 impl<'a> Repository<'a> {
@@ -58,7 +61,7 @@ impl<'a> Repository<'a> {
         let token = settings.token.as_ref().map(|token| token.value.clone());
         let api = ApiBuilder::from_cache(cache.clone()).with_progress(false).with_token(token);
         let api = api.with_endpoint(settings.endpoint.clone()).build().map_err(|error| error.to_string())?;
-        let (cached, remote) = (cache.model(name.to_owned()), api.model(name.to_owned()));
+        let (cached, remote) = (cache.model(name.to_owned()), Arc::new(api.model(name.to_owned())));
         Ok(Self { name, settings, cached, remote })
     }
 
@@ -94,10 +97,19 @@ impl<'a> Repository<'a> {
             return Ok(None);
         }
         for file in files {
-            match self.remote.download(file) {
+            match download(&self.remote, file, self.settings.patience) {
                 Ok(path) => return refuse_pages(&path, file).map(|()| Some(path)),
-                Err(error) if status(&error) == Some(404) => {}
-                Err(error) => return Err(self.explain(file, &error)),
+                Err(Failure::Api(error)) if status(&error) == Some(404) => {}
+                Err(Failure::Api(error)) => return Err(self.explain(file, &error)),
+                Err(Failure::Panicked) => return Err(format!("{file}: the hub's client failed")),
+                Err(Failure::Silent(patience)) => {
+                    return Err(format!(
+                        "{file}: {} sent nothing for {} s: try again later, or set HF_HUB_DOWNLOAD_TIMEOUT to more \
+                         seconds",
+                        self.settings.endpoint,
+                        patience.as_secs()
+                    ));
+                }
             }
         }
         Ok(None)

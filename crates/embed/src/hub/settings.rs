@@ -2,9 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where the hub is, if nothing says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
+
+/// Seconds for which the hub may send nothing, if nothing says otherwise.
+const PATIENCE: u64 = 30;
 
 /// Where the hub and its cache are, and who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub(super) struct Settings {
     pub(super) token: Option<Token>,
     /// Whether only the cache may be used.
     pub(super) offline: bool,
+    /// How long the hub may send nothing.
+    pub(super) patience: Duration,
 }
 
 /// What a user is known by.
@@ -85,7 +91,13 @@ impl Settings {
         }
         let token = found.map(|(value, source)| Token { value, source });
         let offline = is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE");
-        Ok(Self { endpoint, cache, token, offline })
+        let patience = match variable("HF_HUB_DOWNLOAD_TIMEOUT") {
+            None => PATIENCE,
+            Some(text) => text.trim().parse().ok().filter(|seconds| *seconds > 0).ok_or_else(|| {
+                format!("HF_HUB_DOWNLOAD_TIMEOUT is {text:?}: give whole seconds, at least 1")
+            })?,
+        };
+        Ok(Self { endpoint, cache, token, offline, patience: Duration::from_secs(patience) })
     }
 }
 

@@ -113,6 +113,23 @@ impl Columns {
         Some(column.values.iter().fold(Kinds::default(), |kinds, value| kinds.with(value)))
     }
 
+    /// Calls `count` with each value of a field and the number of rows that have it, of those that are `live`.
+    pub(crate) fn tally(&self, name: &str, live: impl Fn(u32) -> bool, count: &mut dyn FnMut(&Value, usize)) {
+        let Some(column) = self.fields.get(name) else { return };
+        let mut rows = vec![0; column.values.len()];
+        for (row, code) in (0..).zip(&column.codes) {
+            if *code != MISSING && live(row) {
+                rows[*code as usize] += 1;
+            }
+        }
+        column.values.iter().zip(rows).for_each(|(value, rows)| count(value, rows));
+    }
+
+    /// Whether a value of a field passes a test.
+    pub(crate) fn has(&self, name: &str, test: &Test<'_>) -> bool {
+        self.fields.get(name).is_some_and(|column| column.values.iter().any(|value| test.accepts(value)))
+    }
+
     /// Names of all fields, with `metadata.` before those of metadata.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)

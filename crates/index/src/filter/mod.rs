@@ -8,18 +8,21 @@
 
 mod columns;
 mod columns_file;
+mod filter_warning;
 mod matcher;
 mod text;
 mod value_kinds;
 mod value_order;
 mod warnings;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use self::columns::{Columns, ColumnsBuilder};
+pub use self::filter_warning::FilterWarning;
 pub use self::matcher::Matcher;
-pub use self::warnings::FilterWarning;
 use crate::error::{IndexError, Result};
 use crate::item::Item;
 
@@ -91,6 +94,22 @@ impl Filter {
     #[allow(clippy::should_implement_trait)]
     pub fn not(filter: Filter) -> Self {
         Self::Not(Box::new(filter))
+    }
+
+    /// How a filter names a metadata entry: with `metadata.` in front where the name alone means the item's own field or
+    /// begins so itself.
+    ///
+    /// ```
+    /// use semblance_index::Filter;
+    ///
+    /// assert_eq!(Filter::metadata_field("price"), "price");
+    /// assert_eq!(Filter::metadata_field("class"), "metadata.class");
+    /// ```
+    pub fn metadata_field(entry: &str) -> Cow<'_, str> {
+        match Field::parse(entry) {
+            Field::Metadata(name) if name.len() == entry.len() => Cow::Borrowed(entry),
+            _ => Cow::Owned(format!("metadata.{entry}")),
+        }
     }
 
     /// Most conditions of a filter, those that combine others included.

@@ -13,13 +13,16 @@ use crate::filter::Filter;
 /// |---|---|
 /// | `brand = Acme`, `brand != Acme` | the field has the value, has it not |
 /// | `price < 20`, `<=`, `>`, `>=` | the field lies within the bound |
-/// | `colour in red, blue` | the field has one of the values |
+/// | `price between 10 and 20` | the field lies within both bounds, or is one of them |
+/// | `colour in red, blue` or `colour in (red, blue)` | the field has one of the values |
+/// | `colour not in red, blue` | the field has none of the values |
 /// | `price` | the field is there |
 /// | `not CONDITION` | the condition is not met |
 ///
 /// A value that reads as JSON has the type JSON gives it (`20`, `true`, `"20"`), any other is a string, and so is every
 /// value compared with `key`, `class` or `super_class`. After `=`, `!=` and `in` a number also stands for its text, since an
-/// article number may be kept as either; a whole number of more digits than 64 bits hold is only text.
+/// article number may be kept as either; a whole number of more digits than 64 bits hold is only text. A bound that looks
+/// like a number but is none that can be compared (`1e400`, `1,5`) is refused unless it is quoted.
 ///
 /// ```
 /// use semblance_index::Filter;
@@ -41,7 +44,8 @@ impl FromStr for Filter {
         } else {
             let mut condition = text;
             let mut negations = 0;
-            while let Some(rest) = strip_word(condition, "not") {
+            // "not = 1" is a condition on a field of that name.
+            while let Some(rest) = strip_word(condition, "not").filter(|rest| !begins_with_operator(rest)) {
                 (condition, negations) = (rest, negations + 1);
                 if negations == Self::MAX_DEPTH {
                     return Err(IndexError::Filter { what: "it has too many `not`".into() });
@@ -60,17 +64,23 @@ fn strip_word<'t>(text: &'t str, word: &str) -> Option<&'t str> {
     first.eq_ignore_ascii_case(word).then(|| rest.trim_start())
 }
 
+fn begins_with_operator(text: &str) -> bool {
+    text.starts_with(SIGNS) || ["in", "between"].iter().any(|word| strip_word(text, word).is_some())
+}
+
 /// Characters that operators are made of.
 const SIGNS: [char; 6] = ['=', '<', '>', '!', '≤', '≥'];
 
 fn condition(text: &str) -> Result<Filter> {
     let signs =
         text.find(['=', '<', '>', '≤', '≥']).map(|at| if text[..at].ends_with('!') { at - 1 } else { at });
-    let words = text.to_ascii_lowercase().find(" in ").filter(|at| signs.is_none_or(|signs| *at < signs));
-    if let Some(at) = words {
-        let (field, right) = (text[..at].trim(), &text[at + " in ".len()..]);
-        let values = right.split(',').flat_map(|part| values(field, part.trim()));
-        return Ok(Filter::any_of(field, values));
+    let lower = text.to_ascii_lowercase();
+    let word = |word: &str| lower.find(word).filter(|at| signs.is_none_or(|signs| *at < signs));
+    if let Some(at) = word(" in ").or_else(|| word(" in(")) {
+        return one_of(text[..at].trim(), text[at + " in".len()..].trim());
+    }
+    if let Some(at) = word(" between ") {
+        return between(text, text[..at].trim(), text[at + " between ".len()..].trim());
     }
     let Some(at) = signs else { return Ok(Filter::Exists { field: text.into() }) };
     let rest = &text[at..];
@@ -89,9 +99,12 @@ fn condition(text: &str) -> Result<Filter> {
             "has another condition after {word:?}: give each condition by itself, or a filter as JSON"
         ));
     }
-    let one = || value(field, right);
-    let range =
-        |[gt, gte, lt, lte]: [Option<Value>; 4]| Ok(Filter::Range { field: field.into(), gt, gte, lt, lte });
+    let range = |place: usize| {
+        let mut bounds = [None, None, None, None];
+        bounds[place] = Some(bound(text, field, right)?);
+        let [gt, gte, lt, lte] = bounds;
+        Ok(Filter::Range { field: field.into(), gt, gte, lt, lte })
+    };
     let equal = || match values(field, right) {
         mut values if values.len() == 1 => Filter::eq(field, values.remove(0)),
         values => Filter::any_of(field, values),
@@ -99,16 +112,79 @@ fn condition(text: &str) -> Result<Filter> {
     match operator {
         "=" => Ok(equal()),
         "!=" => Ok(Filter::not(equal())),
-        "<" => range([None, None, Some(one()), None]),
-        "<=" | "≤" => range([None, None, None, Some(one())]),
-        ">" => range([Some(one()), None, None, None]),
-        ">=" | "≥" => range([None, Some(one()), None, None]),
+        "<" => range(2),
+        "<=" | "≤" => range(3),
+        ">" => range(0),
+        ">=" | "≥" => range(1),
         "=<" => bad("has the operator =<, which is written <=".into()),
         "=>" => bad("has the operator =>, which is written >=".into()),
         "==" | "===" => bad(format!("has the operator {operator}, which is written =")),
         "<>" | "=!" | "!==" => bad(format!("has the operator {operator}, which is written !=")),
         other => bad(format!("has the operator {other}: operators are =, !=, <, <=, >, >= and in")),
     }
+}
+
+/// Values between commas, in parentheses or not.
+fn one_of(field: &str, right: &str) -> Result<Filter> {
+    let inner = right.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(right);
+    let all = Filter::any_of(field, inner.split(',').flat_map(|part| values(field, part.trim())));
+    // The field "colour not" is none that is meant.
+    match strip_last_word(field, "not") {
+        Some(field) => one_of(field, right).map(Filter::not),
+        None => Ok(all),
+    }
+}
+
+fn strip_last_word<'t>(text: &'t str, word: &str) -> Option<&'t str> {
+    let (rest, last) = text.rsplit_once(char::is_whitespace)?;
+    last.eq_ignore_ascii_case(word).then(|| rest.trim_end())
+}
+
+fn between(text: &str, field: &str, right: &str) -> Result<Filter> {
+    let and = right.to_ascii_lowercase().find(" and ").filter(|at| *at > 0);
+    let Some(and) = and else {
+        let what = format!("{text:?} has no two bounds: write them as in {field} between 10 and 20");
+        return Err(IndexError::Filter { what });
+    };
+    let (low, high) = (right[..and].trim(), right[and + " and ".len()..].trim());
+    let (gte, lte) = (Some(bound(text, field, low)?), Some(bound(text, field, high)?));
+    let within = |field: &str| Filter::Range {
+        field: field.into(),
+        gt: None,
+        gte: gte.clone(),
+        lt: None,
+        lte: lte.clone(),
+    };
+    Ok(match strip_last_word(field, "not") {
+        Some(field) => Filter::not(within(field)),
+        None => within(field),
+    })
+}
+
+/// The bound of a range. What looks like a number and is none would be compared as text.
+fn bound(text: &str, field: &str, right: &str) -> Result<Value> {
+    let value = value(field, right);
+    let digits = right.strip_prefix('-').unwrap_or(right);
+    let of = |allowed: &[char]| {
+        digits.starts_with(|c: char| c.is_ascii_digit())
+            && digits.chars().all(|c| c.is_ascii_digit() || allowed.contains(&c))
+    };
+    let bad = |what: String| Err(IndexError::Filter { what: format!("{text:?} {what}") });
+    let is_text = matches!(field, "key" | "class" | "super_class");
+    if is_text || !value.is_string() || right.starts_with('"') {
+        return Ok(value);
+    }
+    if right.parse::<f64>().is_ok_and(f64::is_infinite) && of(&['.', 'e', 'E', '+', '-']) {
+        return bad(format!(
+            "compares with {right}, which is beyond all numbers (they end at 1.8e308): quote it to compare text"
+        ));
+    }
+    if right.contains(',') && of(&[',', '.']) {
+        return bad(format!(
+            "compares with {right}: write a point before the decimals, and none between thousands, or quote it to compare text"
+        ));
+    }
+    Ok(value)
 }
 
 /// A word in an unquoted value after which another condition follows.
@@ -203,6 +279,12 @@ mod tests {
             ("brand =", "no value"),
             ("price < 20 and size = 3", "another condition after \"and\""),
             ("price > 5 && price < 20", "another condition"),
+            ("price < 1e400", "beyond all numbers"),
+            ("price >= -1e400", "beyond all numbers"),
+            ("price < 1,5", "write a point"),
+            ("price < 1.234,50", "write a point"),
+            ("price between 1", "price between 10 and 20"),
+            ("price between 1 and 1e400", "beyond all numbers"),
         ] {
             let error = text.parse::<Filter>().unwrap_err().to_string();
             assert!(error.contains(right) && error.contains(text), "{text}: {error}");
@@ -212,6 +294,32 @@ mod tests {
         assert_eq!(read(r#"note = "=<5 and a = b""#)["eq"]["value"], json!("=<5 and a = b"));
         assert_eq!(read("size IN 40"), read("size in 40"));
         assert_eq!(read("NOT size"), read("not size"));
+    }
+
+    #[test]
+    fn lists_and_bounds_are_written_in_several_ways() {
+        let within = json!({"range": {"field": "price", "gt": null, "gte": 1, "lt": null, "lte": 2.5}});
+        assert_eq!(read("price between 1 and 2.5"), within);
+        assert_eq!(read("price BETWEEN 1 AND 2.5"), within);
+        assert_eq!(read("not price between 1 and 2.5"), json!({"not": within}));
+        assert_eq!(read("price not between 1 and 2.5"), json!({"not": within}));
+        assert_eq!(read("name between a and b and c")["range"]["lte"], json!("b and c"));
+        assert_eq!(read("price in (10,20)"), read("price in 10, 20"));
+        assert_eq!(read("price in(10, 20)"), read("price in 10, 20"));
+        assert_eq!(read("price not in (10, 20)"), read("not price in 10, 20"));
+        assert_eq!(read("version < \"1e400\"")["range"]["lt"], json!("1e400"));
+        assert_eq!(read("version < 1.2.3")["range"]["lt"], json!("1.2.3"));
+        assert_eq!(read("class < 1,5")["range"]["lt"], json!("1,5"));
+    }
+
+    #[test]
+    fn a_field_can_have_the_name_of_a_word() {
+        assert_eq!(read("not = 1"), json!({"in": {"field": "not", "values": [1, "1"]}}));
+        assert_eq!(read("not not < 1")["not"]["range"]["field"], json!("not"));
+        assert_eq!(read("not in a, b"), json!({"in": {"field": "not", "values": ["a", "b"]}}));
+        assert_eq!(read("not not"), json!({"not": {"exists": {"field": "not"}}}));
+        assert_eq!(read("in = 1"), json!({"in": {"field": "in", "values": [1, "1"]}}));
+        assert_eq!(read("metadata.class = x"), json!({"eq": {"field": "metadata.class", "value": "x"}}));
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Kinds {
         self.0 & other.0 != 0
     }
 
+    /// Whether all of these are among the others.
+    pub(crate) fn within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
     /// The kinds in words.
     pub(crate) fn words(self) -> String {
         let names: Vec<&str> =

@@ -1,14 +1,15 @@
-//! Conditions that are allowed but can meet no item: unknown fields, and values of a kind that the field never has.
+//! Conditions that are allowed but can meet no item, or fewer than it seems: unknown fields, values of a kind that the
+//! field never has or not always, and metadata behind an item's own field of the same name.
 
-use std::fmt;
-
+use serde_json::Value;
 use strsim::damerau_levenshtein;
 
 use super::matcher::{Matcher, Node, Test};
 use super::value_kinds::Kinds;
-use super::{Columns, Field, Filter};
+use super::{Columns, Field, Filter, FilterWarning};
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::item::Item;
 use crate::reader::Index;
 use crate::segment::snapshot::Segment;
 
@@ -21,51 +22,9 @@ const COMPARED: usize = 64;
 /// Metadata of names that begin with this is the program's own.
 const OWN: &str = "semblance:";
 
-/// Why a condition can meet no item of an index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FilterWarning {
-    /// No item has the field.
-    UnknownField {
-        /// Its name as the filter has it.
-        field: String,
-        /// Fields of similar names, the most similar first.
-        nearest: Vec<String>,
-        /// Some of the fields that there are, if none has a similar name.
-        known: Vec<String>,
-    },
-    /// The field has no value of the kind that the condition compares with.
-    OtherKind {
-        /// Name of the field as the filter has it.
-        field: String,
-        /// What the condition compares with.
-        given: String,
-        /// What the field has.
-        found: String,
-    },
-}
-
-impl fmt::Display for FilterWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |names: &[String]| names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>();
-        match self {
-            Self::UnknownField { field, nearest, known } => {
-                write!(f, "no item has the field {field:?}")?;
-                match (nearest.as_slice(), known.as_slice()) {
-                    ([], []) => Ok(()),
-                    ([], known) => write!(f, "; fields are {}", list(known).join(", ")),
-                    (nearest, _) => write!(f, "; did you mean {}?", list(nearest).join(" or ")),
-                }
-            }
-            Self::OtherKind { field, given, found } => {
-                write!(f, "the filter compares {field:?} with {given}, but its values are {found}")
-            }
-        }
-    }
-}
-
 impl Index {
-    /// Why conditions of the filter can meet no item, at most eight reasons. Reads the metadata of all items if no
+    /// Why conditions of the filter can meet no item, or pass over items because of the kind of their values; at most
+    /// eight reasons. Reads the metadata of all items if no
     /// filter was applied to this state of the index before.
     ///
     /// # Errors
@@ -113,6 +72,9 @@ impl Fields {
     }
 
     fn warning(&self, field: Field<'_>, test: &Test<'_>) -> Option<FilterWarning> {
+        if let Some(metadata) = self.shadowed(field, test) {
+            return Some(FilterWarning::Shadowed { field: field.name().to_owned(), metadata });
+        }
         let Some(kinds) = self.kinds(field) else {
             let (nearest, known) = self.help(field.name());
             return Some(FilterWarning::UnknownField { field: field.name().to_owned(), nearest, known });
@@ -122,11 +84,66 @@ impl Fields {
             Test::Within(bounds) => bounds.any().map(Kinds::of).unwrap_or_default(),
             Test::OneOf(values) => values.iter().fold(Kinds::default(), |kinds, v| kinds.and(Kinds::of(v))),
         };
-        if wanted.is_empty() || kinds.is_empty() || kinds.meets(wanted) {
+        if wanted.is_empty() || kinds.is_empty() {
             return None;
+        }
+        if kinds.meets(wanted) {
+            return match (field, test) {
+                (Field::Metadata(name), Test::Within(_)) if !kinds.within(wanted) => {
+                    self.passed_over(name, wanted)
+                }
+                _ => None,
+            };
         }
         let (field, given, found) = (field.name().to_owned(), wanted.words(), kinds.words());
         Some(FilterWarning::OtherKind { field, given, found })
+    }
+
+    /// Values of metadata that are of none of the kinds.
+    fn passed_over(&self, name: &str, wanted: Kinds) -> Option<FilterWarning> {
+        let column = format!("metadata.{name}");
+        let (mut values, mut skipped, mut example) = (0, 0, None);
+        let mut count = |value: &Value, times: usize| {
+            let kinds = Kinds::default().with(value);
+            values += if kinds.is_empty() { 0 } else { times };
+            if times > 0 && !kinds.is_empty() && !kinds.meets(wanted) {
+                skipped += times;
+                example.get_or_insert_with(|| shortened(value));
+            }
+        };
+        for (segment, hidden) in self.state.snapshot.segments.iter().zip(&self.state.hidden) {
+            if let Ok(columns) = segment.reader.columns(&Cancel::default()) {
+                columns.tally(&column, |row| !hidden.contains(row), &mut count);
+            }
+        }
+        self.recent().filter_map(|item| item.metadata.get(name)).for_each(|value| count(value, 1));
+        let (field, given) = (name.to_owned(), wanted.words());
+        Some(FilterWarning::PassedOver { field, given, skipped, values, example: example? })
+    }
+
+    /// The name of the metadata that a condition on an item's own field may mean: its values meet the condition, and the
+    /// item's own do not.
+    fn shadowed(&self, field: Field<'_>, test: &Test<'_>) -> Option<String> {
+        let name = field.name();
+        if matches!(field, Field::Metadata(_) | Field::Key) {
+            return None;
+        }
+        let metadata = format!("metadata.{name}");
+        let meant = self.columns().any(|columns| columns.has(&metadata, test))
+            || self.recent().filter_map(|item| item.metadata.get(name)).any(|value| test.accepts(value));
+        let own = |item: &Item| match field {
+            Field::Id => test.accepts(&item.id.into()),
+            Field::Class => item.class.as_deref().is_some_and(|class| test.accepts(&class.into())),
+            _ => item.super_class.as_deref().is_some_and(|class| test.accepts(&class.into())),
+        };
+        let met = || match field {
+            Field::Id => {
+                let mut segments = self.state.snapshot.segments.iter();
+                segments.any(|s| s.reader.items().ids().iter().any(|id| test.accepts(&(*id).into())))
+            }
+            _ => self.columns().any(|columns| columns.has(name, test)),
+        };
+        (meant && !self.recent().any(own) && !met()).then_some(metadata)
     }
 
     /// Kinds of a field's values; `None` if no item has it.
@@ -155,7 +172,7 @@ impl Fields {
         }
     }
 
-    fn recent(&self) -> impl Iterator<Item = &crate::item::Item> {
+    fn recent(&self) -> impl Iterator<Item = &Item> {
         self.state.delta.items().map(|(item, _)| item)
     }
 
@@ -180,6 +197,15 @@ impl Fields {
         let shown = if nearest.is_empty() { NAMES } else { 0 };
         let known = names.into_iter().filter(|name| name.len() <= COMPARED).take(shown);
         (nearest, known.map(str::to_owned).collect())
+    }
+}
+
+/// A value as text, of long ones the beginning.
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(COMPARED) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text,
     }
 }
 
@@ -248,5 +274,80 @@ mod tests {
         assert_eq!(told("price = cheap"), [""; 0]);
         let many = (0..100).map(|i| Filter::eq(format!("f{i}"), 1)).collect();
         assert_eq!(index.filter_warnings(&Filter::Or(many)).unwrap().len(), super::MOST);
+    }
+
+    #[test]
+    fn values_that_a_range_passes_over_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = IndexWriter::create(dir.path(), &IndexConfig::new(2, "m")).unwrap();
+        let prices = [json!(20), json!("1.234,50"), json!(null), json!([1, "x"]), json!("1,5")];
+        let items: Vec<_> =
+            (0..).zip(prices).map(|(i, p)| item(&format!("{i}"), json!({"price": p}))).collect();
+        writer.upsert(&items, &[0.6, 0.8].repeat(5)).unwrap();
+        writer.finish(&|_| {}).unwrap();
+        let index = writer.reader().unwrap();
+        let told = |text: &str| {
+            let warnings = index.filter_warnings(&text.parse::<Filter>().unwrap()).unwrap();
+            warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let passed = |skipped: usize, values: usize, example: &str| {
+            format!(
+                "the filter compares \"price\" with numbers and passes over {skipped} of its {values} values that are \
+                 none, such as {example}"
+            )
+        };
+        assert_eq!(told("price > 100"), [passed(2, 4, "\"1,5\"")]);
+        assert_eq!(told("not price > 100"), [passed(2, 4, "\"1,5\"")]);
+        assert_eq!(told("price = 20"), [""; 0], "an equality says what it is equal to");
+        // What was deleted or written since the publication counts as it is now.
+        writer.delete_keys(&["4"]).unwrap();
+        writer
+            .upsert(
+                &[item("6", json!({"price": true})), item("7", json!({"price": 7}))],
+                &[0.6, 0.8, 1.0, 0.0],
+            )
+            .unwrap();
+        assert_eq!(told("price > 100"), [passed(2, 5, "\"1.234,50\"")]);
+        writer.delete_keys(&["1", "6"]).unwrap();
+        assert_eq!(told("price > 100"), [""; 0]);
+    }
+
+    #[test]
+    fn metadata_behind_a_field_of_the_item_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = IndexWriter::create(dir.path(), &IndexConfig::new(2, "m")).unwrap();
+        let mut shoe = item("a", json!({"class": "OTHER", "id": "A-7", "super_class": "wear"}));
+        shoe.class = Some("shoe".into());
+        for published in [false, true] {
+            writer.upsert(std::slice::from_ref(&shoe), &[1.0, 0.0]).unwrap();
+            if published {
+                writer.finish(&|_| {}).unwrap();
+            }
+            let index = writer.reader().unwrap();
+            let told = |text: &str| {
+                let warnings = index.filter_warnings(&text.parse::<Filter>().unwrap()).unwrap();
+                warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+            };
+            for (filter, meant) in [
+                ("class = OTHER", "metadata.class"),
+                ("id = A-7", "metadata.id"),
+                ("super_class = wear", "metadata.super_class"),
+            ] {
+                let told = told(filter);
+                assert!(
+                    told.len() == 1 && told[0].contains(&format!("write {meant:?}")),
+                    "{filter}: {told:?}"
+                );
+            }
+            for filter in ["class = shoe", "metadata.class = OTHER", "metadata.id = A-7"] {
+                assert_eq!(told(filter), [""; 0], "{filter}");
+                assert_eq!(
+                    index.count(&filter.parse().unwrap(), &crate::Cancel::default()).unwrap(),
+                    1,
+                    "{filter}"
+                );
+            }
+            assert_eq!(index.count(&Filter::eq("class", "OTHER"), &crate::Cancel::default()).unwrap(), 0);
+        }
     }
 }

@@ -1,9 +1,8 @@
 //! Metadata as JSON lines: one object per line.
 
-use std::fmt;
-
+use semblance_embed::dataset::table::{json_entries, json_objects};
 use semblance_index::MAX_METADATA_DEPTH;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::Error;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -17,12 +16,10 @@ pub(super) type Line = (u64, Vec<(String, Cell)>);
 /// # Errors
 /// The line and what is wrong with it.
 pub(super) fn read(text: &str) -> Result<Vec<Line>, (u64, String)> {
-    let lines = text.lines().zip(1u64..).filter(|(text, _)| !text.trim().is_empty());
-    lines
-        .map(|(text, line)| {
-            let entries: Entries<'_> = serde_json::from_str(text)
-                .map_err(|e| (line, format!("it is no JSON object (one per line is wanted): {e}")))?;
-            let cells = entries.0.into_iter().map(|(name, raw)| Ok((name, cell(raw.get())?)));
+    let objects = json_objects(text)?.into_iter();
+    objects
+        .map(|(line, entries)| {
+            let cells = entries.into_iter().map(|(name, raw)| Ok((name, cell(raw.get())?)));
             let cells = cells.collect::<Result<_, serde_json::Error>>();
             Ok((line, cells.map_err(|e| (line, e.to_string()))?))
         })
@@ -50,8 +47,8 @@ fn nested(raw: &str, depth: usize) -> Result<Value, serde_json::Error> {
         return parts.into_iter().map(|part| nested(part.get(), depth + 1)).collect();
     }
     if raw.starts_with('{') {
-        let entries: Entries<'_> = serde_json::from_str(raw)?;
-        let values = entries.0.into_iter().map(|(name, part)| Ok((name, nested(part.get(), depth + 1)?)));
+        let values =
+            json_entries(raw)?.into_iter().map(|(name, part)| Ok((name, nested(part.get(), depth + 1)?)));
         return Ok(Value::Object(values.collect::<Result<Map<_, _>, serde_json::Error>>()?));
     }
     if !is_number(raw) {
@@ -59,35 +56,6 @@ fn nested(raw: &str, depth: usize) -> Result<Value, serde_json::Error> {
     }
     let number = super::value::number(raw, super::value::Source::Json);
     Ok(number.map_or_else(|_| Value::String(raw.to_owned()), Value::Number))
-}
-
-/// The entries of an object in their order, none twice.
-struct Entries<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EntriesVisitor;
-        impl<'de> Visitor<'de> for EntriesVisitor {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries: Vec<(String, &'de RawValue)> = Vec::new();
-                let mut names = std::collections::HashSet::new();
-                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    if !names.insert(name.clone()) {
-                        return Err(A::Error::custom(format!("{name:?} is there twice")));
-                    }
-                    entries.push((name, value));
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(EntriesVisitor)
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! What is known of a catalogue's pictures beside their class, from a file: typed values that filters can ask for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-use semblance_embed::dataset::table::{PATH_NAMES, Table, column_name, decode_text};
-use semblance_embed::dataset::{Dataset, DatasetError, KeyLookup};
+use semblance_embed::dataset::table::{PATH_NAMES, Table, column_name, decode_text, is_json_lines};
+use semblance_embed::dataset::{Dataset, DatasetError, KeyLookup, Sample};
+use semblance_index::Filter;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use unicode_normalization::UnicodeNormalization;
@@ -38,7 +39,7 @@ pub struct MetadataSummary {
     pub key_example: String,
     /// Pictures without a row.
     pub without_row: usize,
-    /// Fields whose values are not numbers though they look like it.
+    /// Fields whose values are not numbers though they look like it, or whose name means another field in a filter.
     pub remarks: Vec<FieldRemark>,
 }
 
@@ -75,6 +76,7 @@ impl Metadata {
         };
         let mut first_lines = HashMap::<usize, u64>::new();
         let mut all = HashMap::new();
+        let mut shadowed = BTreeMap::new();
         for Row { line, key, entries } in rows {
             let Some(place) = lookup.find(&key) else {
                 summary.unmatched += 1;
@@ -87,8 +89,17 @@ impl Metadata {
                 let what = format!("{key:?} is the picture of line {first}, too");
                 return Err(QueryError::Metadata { path: path.to_owned(), line, what });
             }
-            all.insert(dataset.samples[place].key(), entries.into_iter().collect());
+            let sample = &dataset.samples[place];
+            for (name, value) in &entries {
+                if !shadowed.contains_key(name)
+                    && let Some(remark) = shadowed_remark(sample, name, value, line)
+                {
+                    shadowed.insert(name.clone(), remark);
+                }
+            }
+            all.insert(sample.key(), entries.into_iter().collect());
         }
+        summary.remarks.extend(shadowed.into_values());
         summary.without_row = dataset.len() - all.len();
         if all.is_empty() {
             return Err(QueryError::MetadataUnmatched {
@@ -117,12 +128,29 @@ impl Metadata {
     }
 }
 
+/// What to say of an entry whose name means the item's own field in a filter, unless both say the same of the picture.
+fn shadowed_remark(sample: &Sample, name: &str, value: &Value, line: u64) -> Option<FieldRemark> {
+    let field = Filter::metadata_field(name);
+    let own = match name {
+        "class" => sample.class.as_deref(),
+        "super_class" => sample.super_class.as_deref(),
+        _ => None,
+    };
+    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    if field == name || own == Some(value.as_str()) {
+        return None;
+    }
+    let remark = format!(
+        "is not what {name:?} means in a filter, which is the item's own field: write {field:?} there, or rename it"
+    );
+    Some(FieldRemark { field: name.to_owned(), line, value, remark })
+}
+
 fn rows(path: &Path) -> Result<(Vec<Row>, Vec<FieldRemark>)> {
     let bad = |line: u64, what: String| QueryError::Metadata { path: path.to_owned(), line, what };
-    let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    let (lines, source) = if matches!(ending.as_str(), "jsonl" | "ndjson" | "json") {
-        let bytes = fs::read(path).map_err(|e| bad(0, e.to_string()))?;
-        let text = decode_text(path, &bytes)?;
+    let bytes = fs::read(path).map_err(|e| bad(0, e.to_string()))?;
+    let text = decode_text(path, &bytes)?;
+    let (lines, source) = if is_json_lines(path, &text) {
         (json_lines::read(&text).map_err(|(line, what)| bad(line, what))?, Source::Json)
     } else {
         (table(path)?, Source::Table)

@@ -88,3 +88,37 @@ fn names_and_texts_are_composed() {
     let (metadata, _) = read("m.csv", "path;gro\u{308}be\n2;Mo\u{308}bel\n").unwrap();
     assert_eq!(Value::Object(metadata.of("2")), json!({"gröbe": "Möbel"}));
 }
+
+#[test]
+fn columns_with_the_name_of_an_items_own_field_are_told() {
+    let sample = |path: &str, class: &str| Sample {
+        path: path.into(),
+        class: Some(class.into()),
+        super_class: None,
+        split: None,
+    };
+    let set = Dataset::new("/photos", "x", vec![sample("1", "shoe"), sample("2", "hat")]);
+    let dir = tempfile::tempdir().unwrap();
+    let told = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        let remarks = Metadata::read(&path, &set).unwrap().1.remarks;
+        remarks.iter().map(|r| (r.field.clone(), r.line, r.to_string())).collect::<Vec<_>>()
+    };
+    let table = told("m.csv", "path,class,id,price\n1,shoe,4,5\n2,OTHER,5,6\n");
+    let lines = told(
+        "m.jsonl",
+        "{\"path\": \"1\", \"class\": \"shoe\", \"id\": 4}\n{\"path\": \"2\", \"class\": \"OTHER\"}",
+    );
+    for (told, lines) in [(table, [3, 2]), (lines, [2, 1])] {
+        let places: Vec<_> = told.iter().map(|(field, line, _)| (field.as_str(), *line)).collect();
+        assert_eq!(places, [("class", lines[0]), ("id", lines[1])]);
+        assert!(
+            told[0].2.contains("write \"metadata.class\"") && told[0].2.contains("rename"),
+            "{}",
+            told[0].2
+        );
+    }
+    // A table that says the same as the data set says nothing new.
+    assert_eq!(told("m.csv", "path,class,super_class,price\n1,shoe,,5\n2,hat,,6\n"), []);
+}

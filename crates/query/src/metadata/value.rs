@@ -74,7 +74,9 @@ fn decimals(token: &str) -> Option<usize> {
 /// The number, or why the text would be lost in it.
 pub(super) fn number(token: &str, source: Source) -> Result<Number, &'static str> {
     const DIGITS: &str = "would lose digits as a number";
+    const BEYOND: &str = "would be beyond all numbers, which end at 1.8e308";
     let number: Number = serde_json::from_str(token).map_err(|_| match source {
+        _ if token.parse::<f64>().is_ok_and(f64::is_infinite) => BEYOND,
         Source::Table => "would lose a sign or zeros as a number",
         Source::Json => DIGITS,
     })?;
@@ -144,25 +146,34 @@ pub(super) fn settle(
             let field = (*name).to_owned();
             remarks.insert(field.clone(), FieldRemark { field, line, value: value.to_owned(), remark });
         };
+        let words = words.get(name).map_or(&[][..], Vec::as_slice);
+        let comma = words.iter().find(|(_, text)| source == Source::Table && has_decimal_comma(text));
+        let thousands =
+            comma.and_then(|_| words.iter().find(|(_, text)| has_decimal_comma(text) && text.contains('.')));
         if let Some((line, value, why)) = obstacle(numbers, source) {
             text_fields.insert((*name).to_owned());
             remark(line, &value, format!("is text, for a value {why}"));
-        } else if let Some(words) = words.get(name) {
-            let (line, value) = words[0];
-            let all = words.len() + numbers.len();
+        } else if let Some((line, value)) = thousands.filter(|_| numbers.iter().any(|(_, n)| n.contains('.')))
+        {
+            // The number 2.000 beside the text 1.234,50 is two thousand.
+            text_fields.insert((*name).to_owned());
+            remark(*line, value, format!("is text, for a value has points between thousands: {POINT}"));
+        } else if let Some((line, value)) = comma.or(words.first()) {
+            let (count, all) = (words.len(), words.len() + numbers.len());
+            let advice = if comma.is_some() { format!(": {POINT}") } else { String::new() };
             remark(
-                line,
+                *line,
                 value,
-                format!("has {} values of {all} that are no numbers and stay text", words.len()),
+                format!("has {count} values of {all} that are no numbers and stay text{advice}"),
             );
         }
     }
     if source == Source::Table {
         for (name, words) in words.iter().filter(|(name, _)| !numbers.contains_key(**name)) {
             if words.iter().all(|(_, text)| has_decimal_comma(text)) {
-                let remark = "is text, for it has decimal commas: write a point to compare it as a number";
+                let remark = format!("is text, for it has decimal commas: {POINT}");
                 let (field, (line, value)) = ((*name).to_owned(), words[0]);
-                let remark = FieldRemark { field, line, value: value.to_owned(), remark: remark.to_owned() };
+                let remark = FieldRemark { field, line, value: value.to_owned(), remark };
                 remarks.insert((*name).to_owned(), remark);
             }
         }
@@ -190,10 +201,14 @@ pub(super) fn settle(
     (rows.into_iter().map(|(_, fields)| typed(fields)).collect(), remarks)
 }
 
+/// What to do about decimal commas.
+const POINT: &str = "write a point before decimals, and none between thousands, to compare it as a number";
+
+/// `1,5`, `-0,25` and, with points between thousands, `1.234,50`.
 fn has_decimal_comma(text: &str) -> bool {
-    text.split_once(',').is_some_and(|(whole, fraction)| {
-        !fraction.is_empty() && looks_like_number(whole) && fraction.bytes().all(|b| b.is_ascii_digit())
-    })
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    unsigned.split_once(',').is_some_and(|(whole, fraction)| digits(fraction) && whole.split('.').all(digits))
 }
 
 #[cfg(test)]
@@ -261,5 +276,27 @@ mod tests {
         for text in ["1-2", "e5", "1e", "0x10", "inf", "NaN", "", "+", "1.2.3", "1 000"] {
             assert!(!looks_like_number(text), "{text:?}");
         }
+    }
+
+    #[test]
+    fn decimal_commas_beside_numbers_are_told() {
+        let (typed, remarks) = column(&["2", "n/a", "1,5"]);
+        assert_eq!(typed, [json!(2), json!("n/a"), json!("1,5")]);
+        assert!(remarks[0].contains("2 values of 3") && remarks[0].contains("write a point"), "{remarks:?}");
+        assert!(remarks[0].contains("\"1,5\" in line 4"), "{remarks:?}");
+        // With points between thousands, what reads as two is two thousand.
+        let (typed, remarks) = column(&["2.000", "1.234,50", "7"]);
+        assert_eq!(typed, [json!("2.000"), json!("1.234,50"), json!("7")]);
+        assert!(remarks[0].contains("is text") && remarks[0].contains("1.234,50"), "{remarks:?}");
+        let (typed, _) = column(&["20", "1.234.567,50"]);
+        assert_eq!(typed, [json!(20), json!("1.234.567,50")]);
+    }
+
+    #[test]
+    fn numbers_beyond_all_numbers_are_called_so() {
+        let (typed, remarks) = column(&["1", "1e400"]);
+        assert_eq!(typed, [json!("1"), json!("1e400")]);
+        assert!(remarks[0].contains("beyond all numbers"), "{remarks:?}");
+        assert!(number("1e400", Source::Json).unwrap_err().contains("beyond all numbers"));
     }
 }

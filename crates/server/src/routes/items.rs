@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use semblance_index::{Cancel, Filter, Index, Item};
+use semblance_query::catalog;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -27,13 +28,13 @@ const PAGE_BYTES: usize = 4 << 20;
 /// A page of items.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ItemPage {
-    /// Number of items in the index, whatever the filter.
+    /// Number of items that meet `filter` and `key`, on all pages; without them, of all items of the index.
     total: usize,
     /// The items in order of their ids.
     items: Vec<ItemView>,
     /// What to give as `after` for the next page; null on the last.
     next: Option<u64>,
-    /// Conditions of the filter that no item can meet, such as fields that no item has.
+    /// Conditions of the filter that no item can meet, such as fields that no item has, or that pass over items.
     warnings: Vec<String>,
 }
 
@@ -88,10 +89,11 @@ pub(crate) async fn list(
 }
 
 fn only(shelf: &Shelf, key: &str, filter: Option<&Filter>) -> Answer<ItemPage> {
-    let found = shelf.index.find(key)?.map(|id| shelf.index.item(id)).transpose()?;
+    let found =
+        catalog::id_of(key, |form| shelf.index.find(form))?.map(|id| shelf.index.item(id)).transpose()?;
     let wanted = |item: &Item| filter.is_none_or(|filter| filter.matches(item));
-    let items = found.into_iter().filter(wanted).map(|item| ItemView::of(item, shelf)).collect();
-    Ok(ItemPage { total: shelf.index.len(), items, next: None, warnings: warnings(&shelf.index, filter)? })
+    let items: Vec<_> = found.into_iter().filter(wanted).map(|item| ItemView::of(item, shelf)).collect();
+    Ok(ItemPage { total: items.len(), items, next: None, warnings: warnings(&shelf.index, filter)? })
 }
 
 fn page(
@@ -120,7 +122,8 @@ fn page(
             items.push(ItemView::of(item, shelf));
         }
     }
-    Ok(ItemPage { total: ids.len(), items, next, warnings: warnings(&index, filter)? })
+    let total = filter.map_or(Ok(ids.len()), |filter| index.count(filter, cancel))?;
+    Ok(ItemPage { total, items, next, warnings: warnings(&index, filter)? })
 }
 
 /// Bytes of what is known of an item, roughly.

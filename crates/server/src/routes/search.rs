@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use semblance_index::{Filter, SearchParams};
+use semblance_query::catalog;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -148,7 +149,7 @@ fn query_of(asked: SearchRequest, shelf: &Shelf) -> Answer<(Vec<f32>, Option<u64
     let id = match (asked.vector, asked.id, asked.key) {
         (Some(vector), None, None) => return Ok((normalised(vector, shelf.index.dim())?, None)),
         (None, Some(id), None) => id,
-        (None, None, Some(key)) => shelf.index.find(&key)?.ok_or_else(|| {
+        (None, None, Some(key)) => catalog::id_of(&key, |form| shelf.index.find(form))?.ok_or_else(|| {
             Problem::not_found("unknown_item", format!("there is no item with the key {key:?}"))
         })?,
         _ => return Err(Problem::bad_request("give exactly one of vector, id and key")),

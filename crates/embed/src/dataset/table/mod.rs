@@ -1,4 +1,4 @@
-//! CSV and TSV tables: one row per photograph.
+//! CSV and TSV tables and JSON lines: one row per photograph.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,12 @@ use super::{Dataset, DatasetError, Sample, Split, display_name};
 
 mod dialect;
 mod encoding;
+mod json_lines;
 mod quotes;
 mod reader;
 
 pub use encoding::decode_text;
+pub use json_lines::{JsonObject, is_json_lines, json_entries, json_objects};
 pub use reader::{PATH_NAMES, Row, Table, column_name};
 
 /// A column of a table, by its name in the header (in any case and Unicode form) or by its number.

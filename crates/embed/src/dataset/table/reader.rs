@@ -8,7 +8,7 @@ use super::super::DatasetError;
 use super::super::folder::is_image_name;
 use super::encoding::{decode_text, line_breaks};
 use super::quotes::{self, QuoteFault};
-use super::{dialect, text_of_delimiter};
+use super::{dialect, json_lines, text_of_delimiter};
 
 /// Usual names of the column with a picture's path, as [`column_name`] makes them.
 pub const PATH_NAMES: &[&str] = &[
@@ -39,7 +39,7 @@ pub struct Row {
     pub fields: Vec<String>,
 }
 
-/// A delimited table: CSV, TSV, with semicolons, bars or spaces.
+/// A table: CSV, TSV, with semicolons, bars or spaces, or JSON lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// The file it was read from.
@@ -51,7 +51,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads a whole table. The text may be UTF-8 or UTF-16, begin with a byte order mark and a line `sep=;`; lines end in
+    /// Reads a whole table. JSON lines become rows below a header of their names. The text of other tables may be UTF-8 or UTF-16, begin with a byte order mark and a line `sep=;`; lines end in
     /// any usual way; rows without any value are passed over. `delimiter` is guessed if it is `None`, quotes considered.
     ///
     /// # Errors
@@ -60,6 +60,9 @@ impl Table {
     pub fn read(file: &Path, delimiter: Option<char>) -> Result<Self, DatasetError> {
         let bytes = std::fs::read(file).map_err(|e| DatasetError::io(file, e))?;
         let text = decode_text(file, &bytes)?;
+        if json_lines::is_json_lines(file, &text) {
+            return json_lines::table(file, &text);
+        }
         let (skipped, announced) = dialect::sep_line(&text).map_or((0, None), |(n, d)| (n, Some(d)));
         let (text, first_line) = (&text[skipped..], 1);
         let chosen = delimiter.and_then(|d| u8::try_from(d).ok()).or(announced);

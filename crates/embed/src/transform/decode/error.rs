@@ -1,5 +1,6 @@
 //! Why a picture cannot be decoded.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// Why a picture cannot be decoded, and which picture.
@@ -78,7 +79,7 @@ pub enum ImageErrorKind {
     Truncated,
     /// The file has its full length, but part of its picture does not decode.
     #[error("the file is damaged: {0}; replace it with an intact copy")]
-    Damaged(&'static str),
+    Damaged(Cow<'static, str>),
     /// The decoder refused the file.
     #[error("cannot be decoded: {0}")]
     Decode(String),

@@ -190,4 +190,7 @@ fn over_white(picture: &DynamicImage) -> RgbImage {
 mod tests;
 
 #[cfg(test)]
+mod damage_tests;
+
+#[cfg(test)]
 mod kinds_tests;

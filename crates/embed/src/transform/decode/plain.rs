@@ -11,6 +11,9 @@ use super::{Decoded, ImageErrorKind, Limits, orientation};
 /// Decodes a picture, of an animation the first frame.
 pub(super) fn decode(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, ImageErrorKind> {
     let failed = |error: ImageError| translate(&error, limits);
+    if format == ImageFormat::WebP && is_cut(bytes) {
+        return Err(ImageErrorKind::Truncated);
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut memory = image::Limits::default();
     memory.max_alloc = Some(limits.max_decoded_bytes);
@@ -26,6 +29,14 @@ pub(super) fn decode(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Resu
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     let orientation = orientation::stated(exif.as_deref(), xmp.as_deref());
     Ok(Decoded { pixels: Pixels::Image(image), space, orientation, width, height })
+}
+
+/// Whether a WebP file is shorter than it states, which libwebp refuses too. The decoder takes what is missing for zeros.
+fn is_cut(bytes: &[u8]) -> bool {
+    const HEADER: u64 = 8;
+    let stated = bytes.get(4..8).and_then(|size| size.try_into().ok()).map_or(0, u32::from_le_bytes);
+    // Some writers count the filling of an odd last chunk and leave it out.
+    HEADER + u64::from(stated) > bytes.len() as u64 + 1
 }
 
 fn translate(error: &ImageError, limits: &Limits) -> ImageErrorKind {

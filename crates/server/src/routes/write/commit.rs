@@ -119,7 +119,7 @@ pub(super) fn store(
         shelf.pictures.forget(old);
     }
     shelf.changed();
-    Ok(ItemView::of(item.with_id(ids[0]), shelf))
+    Ok(ItemView::stored(item.with_id(ids[0]), shelf))
 }
 
 /// Whether an item is what a request asks to be added: then an earlier one with the same `Idempotency-Key` added it, and

@@ -106,7 +106,7 @@ pub(crate) async fn add(
         let writer = writer(shelf)?;
         if let Some(item) = writer.find(&key)?.map(|id| writer.item(id)).transpose()?.flatten() {
             if is_repeatable && is_same(&item, &description, &photo) {
-                return Ok((StatusCode::CREATED, ItemView::of(item, shelf)));
+                return Ok((StatusCode::CREATED, ItemView::stored(item, shelf)));
             }
             let message = format!("there is an item with the key {key:?} already: PUT replaces it");
             return Err(Problem::new(StatusCode::CONFLICT, "key_taken", message));
@@ -256,7 +256,10 @@ async fn remove(
     let change = move |shelf: &Shelf| {
         let writer = writer(shelf)?;
         let key = match which {
-            Which::Key(key) => Some(key),
+            Which::Key(key) => {
+                let id = catalog::id_of(&key, |form| writer.find(form))?;
+                id.map(|id| writer.item(id)).transpose()?.flatten().map(|item| item.key)
+            }
             Which::Id(id) => writer.item(id)?.map(|item| item.key),
         };
         let Some(key) = key else { return Err(unknown()) };

@@ -33,9 +33,10 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits, short: Option<u32>) -> Resul
             separate = irregularities.separate;
             without(bytes, &irregularities)
         }
-        Err(Fault::Truncated) => return Err(ImageErrorKind::Truncated),
-        Err(Fault::Damaged) => return Err(ImageErrorKind::Damaged("part of its picture cannot be decoded")),
-        Err(Fault::Unknown) => Cow::Borrowed(bytes),
+        Err(fault) => {
+            refuse(fault)?;
+            Cow::Borrowed(bytes)
+        }
     };
     let reduced = short.and_then(|short| {
         reduced::jpeg(&whole, (width, height), short, limits.max_decoded_bytes).map(DynamicImage::from)
@@ -54,6 +55,22 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits, short: Option<u32>) -> Resul
         None => full(&whole, &header).or_else(|kind| other().ok_or(kind))?,
     };
     Ok(Decoded { pixels, space: header.space, orientation: header.orientation, width, height })
+}
+
+/// Whether every pixel of a JPEG is there, also of one that is a part of another file. What is not coded as the check knows
+/// passes.
+pub(super) fn check(bytes: &[u8]) -> Result<(), ImageErrorKind> {
+    let header = Header::read(bytes)?;
+    scan::check(bytes, &header.frame).map(drop).or_else(refuse)
+}
+
+/// The error of a fault that leaves pixels out.
+fn refuse(fault: Fault) -> Result<(), ImageErrorKind> {
+    match fault {
+        Fault::Truncated => Err(ImageErrorKind::Truncated),
+        Fault::Damaged => Err(ImageErrorKind::Damaged("part of its picture cannot be decoded".into())),
+        Fault::Unknown => Ok(()),
+    }
 }
 
 /// The width and height that a JPEG states, also one that is a part of another file.

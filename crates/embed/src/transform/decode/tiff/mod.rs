@@ -5,15 +5,17 @@ use std::io::Cursor;
 
 use image::metadata::Orientation;
 use tiff::decoder::{Decoder, DecodingResult};
-use tiff::tags::{CompressionMethod, Tag};
+use tiff::tags::Tag;
 use tiff::{TiffError, TiffUnsupportedError};
 
 use super::colour_profile::ColourSpace;
 use super::{Decoded, ImageErrorKind, Limits};
 
+mod chunk;
 mod directory;
 mod samples;
 
+use chunk::Chunks;
 use directory::{Directory, tag};
 use samples::{Layout, Palette};
 
@@ -77,15 +79,19 @@ fn read(bytes: &[u8], page: usize, directory: Directory<'_>, limits: &Limits) ->
     let mut decoder = open(bytes, page, limits)?;
     let (width, height) = decoder.dimensions()?;
     limits.check_size(width, height)?;
-    check_jpeg_sizes(bytes, &mut decoder, directory)?;
+    let chunks = Chunks::of(&mut decoder)?;
+    chunks.check(bytes, &mut decoder, directory)?;
     let palette = Palette::read(&mut decoder, directory)?;
-    let changed = changed(bytes, &mut decoder, directory, palette.is_some())?;
+    let changed = changed(bytes, &chunks, directory, palette.is_some())?;
     if let Cow::Owned(changed) = &changed {
         decoder = open(changed, page, limits)?;
     }
     let layout = Layout::of(&mut decoder, directory.value(tag::EXTRA_SAMPLES), width, height)?;
     let mut result = DecodingResult::U8(Vec::new());
-    let planes = decoder.read_image_to_buffer(&mut result)?;
+    let planes = decoder.read_image_to_buffer(&mut result).map_err(|error| match chunks.cut(bytes) {
+        Some(cut) if is_end(&error) => Fault::Named(cut),
+        _ => error.into(),
+    })?;
     let pixels = samples::pixels(result, &layout, planes.planes, palette.as_ref())?;
     let orientation = directory
         .value(tag::ORIENTATION)
@@ -100,7 +106,7 @@ fn read(bytes: &[u8], page: usize, directory: Directory<'_>, limits: &Limits) ->
 /// and bits that are stored in reverse are turned round.
 fn changed<'a>(
     bytes: &'a [u8],
-    decoder: &mut Reader<'_>,
+    chunks: &Chunks,
     directory: Directory<'_>,
     palette: bool,
 ) -> Result<Cow<'a, [u8]>, Fault> {
@@ -132,53 +138,21 @@ fn changed<'a>(
         return Err(ImageErrorKind::UnsupportedKind(kind.to_owned()).into());
     }
     if directory.value(tag::FILL_ORDER) == Some(REVERSED) {
-        for (start, end) in chunks(bytes, decoder)? {
-            changed.to_mut()[start..end].iter_mut().for_each(|byte| *byte = byte.reverse_bits());
+        for (start, end) in chunks.ranges(bytes) {
+            changed.to_mut()[start.min(end)..end].iter_mut().for_each(|byte| *byte = byte.reverse_bits());
         }
     }
     Ok(changed)
 }
 
-/// Where the strips or tiles lie, as far as they are inside the file.
-fn chunks(bytes: &[u8], decoder: &mut Reader<'_>) -> Result<Vec<(usize, usize)>, Fault> {
-    let tiled = decoder.find_tag(Tag::TileOffsets)?.is_some();
-    let (offsets, counts) = if tiled {
-        (Tag::TileOffsets, Tag::TileByteCounts)
-    } else {
-        (Tag::StripOffsets, Tag::StripByteCounts)
-    };
-    let (offsets, counts) = (decoder.get_tag_u64_vec(offsets)?, decoder.get_tag_u64_vec(counts)?);
-    let inside = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-    Ok(offsets
-        .iter()
-        .zip(&counts)
-        .map(|(offset, count)| (inside(*offset), inside(offset.saturating_add(*count))))
-        .collect())
-}
-
-/// Refuses JPEG data larger than the strip or tile it stands for: the decoder takes memory for what the JPEG says.
-fn check_jpeg_sizes(bytes: &[u8], decoder: &mut Reader<'_>, directory: Directory<'_>) -> Result<(), Fault> {
-    if directory.value(tag::COMPRESSION) != Some(CompressionMethod::ModernJPEG.to_u16().into()) {
-        return Ok(());
-    }
-    // Sides are rounded up to whole units of blocks.
-    const UNIT: u32 = 32;
-    let (width, height) = decoder.chunk_dimensions();
-    let (width, height) = (width.saturating_add(UNIT), height.saturating_add(UNIT));
-    for (start, end) in chunks(bytes, decoder)? {
-        let chunk = &bytes[start..end];
-        if let Some((w, h)) = super::jpeg::stated_size(chunk)
-            && (w > width || h > height)
-        {
-            return Err(ImageErrorKind::Damaged("a part of it has another size than it should").into());
-        }
-    }
-    Ok(())
+/// Whether data ended before the picture did.
+fn is_end(error: &TiffError) -> bool {
+    matches!(error, TiffError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
 fn translate(error: TiffError, directory: Directory<'_>, limits: &Limits) -> ImageErrorKind {
     match error {
-        TiffError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => ImageErrorKind::Truncated,
+        error if is_end(&error) => ImageErrorKind::Truncated,
         TiffError::LimitsExceeded => ImageErrorKind::TooMuchMemory { limit: limits.max_decoded_bytes },
         TiffError::UnsupportedError(error) => unsupported(&error, directory),
         other => ImageErrorKind::Decode(other.to_string()),
