@@ -24,8 +24,11 @@ fn clusters(n: usize, size: usize, noise: f32) -> Vec<f32> {
 }
 
 fn index(dir: &std::path::Path, codes: Codes, vectors: &[f32]) -> Index {
-    let mut config = IndexConfig { durability: Durability::Finish, ..IndexConfig::new(DIM, "m") };
-    config.codes = codes;
+    built(dir, IndexConfig { codes, ..IndexConfig::new(DIM, "m") }, vectors)
+}
+
+fn built(dir: &std::path::Path, config: IndexConfig, vectors: &[f32]) -> Index {
+    let config = IndexConfig { durability: Durability::Finish, ..config };
     let writer = IndexWriter::create(dir, &config).unwrap();
     for (i, part) in vectors.chunks(2000 * DIM).enumerate() {
         let items: Vec<NewItem> =
@@ -71,6 +74,21 @@ fn recall_of_near_copies_rises_with_the_width_for_every_code() {
         let (wide, missed) = measure(&index, &vectors, Some(1024));
         assert!(wide >= 0.999 && wide >= default && missed == 0, "{codes:?}: {wide}, {missed} missed");
         assert!(narrow <= default && narrow > 0.9, "{codes:?}: {narrow}, {default}");
+    }
+}
+
+#[test]
+fn narrow_searches_of_a_sparse_graph_leave_the_wrong_cluster() {
+    // With one descent 2,300 (i8) and 2,500 (f16) of the items are missed; with the second some 550 and 820.
+    let vectors = clusters(18_000, 60, 0.22);
+    for codes in [Codes::I8, Codes::F16] {
+        let dir = tempfile::tempdir().unwrap();
+        let hnsw = HnswConfig { m: 6, ef_construction: 60, ..HnswConfig::default() };
+        let index = built(dir.path(), IndexConfig { codes, hnsw, ..IndexConfig::new(DIM, "m") }, &vectors);
+        let params = SearchParams { ef_search: Some(10), ..SearchParams::new(10) };
+        let found = index.search_batch(&vectors, vectors.len() / DIM, &params).unwrap();
+        let missed = found.iter().enumerate().filter(|(id, found)| found[0].id != *id as u64).count();
+        assert!(missed <= 1400, "{codes:?}: {missed} missed");
     }
 }
 

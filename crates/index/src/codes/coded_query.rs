@@ -5,6 +5,7 @@ use half::slice::HalfFloatSliceExt;
 use crate::codes::aligned_matrix::Rows;
 use crate::codes::kernel::{self, LINE, prefetch};
 use crate::codes::quantize::{CodeView, Matrix, STORED_LIMIT, quantize};
+use crate::hnsw::first_share::FirstShare;
 use crate::hnsw::search::Scored;
 
 /// Step of an f16 number in relation to its size, at most.
@@ -81,6 +82,23 @@ struct Part {
 }
 
 impl Query<'_> {
+    /// A query of the same codes to be filled by [`Self::set_node`].
+    pub(crate) fn blank(&self) -> Query<'_> {
+        self.view.blank_query()
+    }
+
+    /// The length of the query, by its codes.
+    pub(crate) fn norm(&self) -> f32 {
+        let squared: f32 = match self.view.matrix {
+            Matrix::I8 { .. } => {
+                let sum: i32 = self.bytes.all::<i8>().iter().map(|&code| i32::from(code).pow(2)).sum();
+                self.scale * self.scale * sum as f32
+            }
+            Matrix::F32(_) | Matrix::F16(_) => self.numbers().iter().map(|x| x * x).sum(),
+        };
+        squared.sqrt()
+    }
+
     /// Makes a stored vector the query, by its codes.
     pub(crate) fn set_node(&mut self, node: u32) {
         let range = node as usize * self.stride..(node as usize + 1) * self.stride;
@@ -138,6 +156,27 @@ impl Query<'_> {
         self.cut
     }
 
+    /// The share that the numbers before [`Self::cut`] have in the query's squared length; `None` if rows are not cut.
+    pub(crate) fn first_share(&self) -> Option<FirstShare> {
+        let (cut, dim) = (self.cut?, self.view.dim);
+        Some(match self.view.matrix {
+            Matrix::I8 { .. } => {
+                let codes = self.bytes.all::<i8>().iter();
+                FirstShare::of(codes.map(|&code| self.scale * f32::from(code)), cut, dim)
+            }
+            Matrix::F32(_) | Matrix::F16(_) => FirstShare::of(self.numbers().iter().copied(), cut, dim),
+        })
+    }
+
+    /// The query's numbers, if they are not bytes.
+    #[inline]
+    fn numbers(&self) -> &[f32] {
+        match (self.view.matrix, self.node) {
+            (Matrix::F32(rows), Some(node)) => &rows[node as usize * self.stride..][..self.stride],
+            _ => self.floats.all(),
+        }
+    }
+
     /// Scores of nodes, one for each. Panics for a node that is not there.
     #[inline]
     pub(crate) fn scores(&self, nodes: &[u32], scores: &mut Vec<f32>) {
@@ -172,11 +211,8 @@ impl Query<'_> {
         let (kernels, stride, Part { from, len, .. }) = (kernel::best(), self.stride, part);
         match self.view.matrix {
             Matrix::F32(rows) => {
-                let query: &[f32] = match self.node {
-                    Some(node) => &rows[node as usize * stride..][..stride],
-                    None => self.floats.all(),
-                };
-                let (query, rows) = (query.as_ptr().wrapping_add(from), rows.as_ptr().wrapping_add(from));
+                let (query, rows) =
+                    (self.numbers().as_ptr().wrapping_add(from), rows.as_ptr().wrapping_add(from));
                 // SAFETY: nodes are rows and the part lies within them (above), the query is a padded row, `best` fits
                 // the processor.
                 unsafe { (kernels.f32)(query, rows, stride, len, nodes, scores) }

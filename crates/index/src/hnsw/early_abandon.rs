@@ -3,8 +3,12 @@
 //! Most nodes that a walk meets lose, and most of its time goes into reading their rows from memory. So the first part
 //! of every row is scored, the whole score foretold from it ([`Forecast`]), and the rest read only where the score may
 //! reach the worst in the pool. The forecast is learned in the same walk: nothing is stored for it, and it fits the query.
+//!
+//! Most rows that a walk learns from are far from the query, and the line through them does not go on to near-copies
+//! of it. So no row is given up whose first part has what a row at the bar owes to the query alone ([`FirstShare`]).
 
 use crate::codes::coded_query::Query;
+use crate::hnsw::first_share::FirstShare;
 use crate::hnsw::prefix_regression::Forecast;
 
 /// Rows whose rest is asked for before the first of them is scored.
@@ -14,6 +18,8 @@ const AHEAD: usize = 4;
 #[derive(Default)]
 pub(crate) struct Contest {
     forecast: Forecast,
+    /// Of the query; `None` if rows are not cut.
+    share: Option<FirstShare>,
     first: Vec<f32>,
     /// Scores of the nodes that were left.
     pub(crate) scores: Vec<f32>,
@@ -21,20 +27,24 @@ pub(crate) struct Contest {
 
 impl Contest {
     /// Forgets what was learned about another query.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, query: &Query<'_>) {
         self.forecast = Forecast::default();
+        self.share = query.first_share();
     }
 
     /// Scores nodes, and takes those out of the list that will not reach `bar`. Their rows should be asked for.
     #[inline]
     pub(crate) fn enter(&mut self, query: &Query<'_>, nodes: &mut Vec<u32>, bar: f32) {
-        let Self { forecast, first, scores } = self;
+        let Self { forecast, share, first, scores } = self;
         let Some(cut) = query.cut() else {
             query.scores(nodes, scores);
             return;
         };
         query.first_scores(cut, nodes, first);
-        let least = if bar == f32::NEG_INFINITY { bar } else { forecast.least(bar) };
+        let mut least = if bar == f32::NEG_INFINITY { bar } else { forecast.least(bar) };
+        if let Some(share) = share {
+            least = least.min(share.least(bar));
+        }
         let mut left = 0;
         for at in 0..nodes.len() {
             // Without a branch: which of them are left is hard to foretell.
@@ -85,6 +95,7 @@ mod tests {
             let (direction, buffer) = codes(2000, 512, kind);
             let query = buffer.view().query(&direction);
             let (mut contest, mut whole) = (Contest::default(), vec![]);
+            contest.begin(&query);
             let (mut winners, mut lost, mut left) = (0, 0, 0);
             let bar = 0.95;
             for part in (0..2000u32).collect::<Vec<_>>().chunks(16) {
@@ -112,6 +123,7 @@ mod tests {
             let (direction, buffer) = codes(300, dim, Codes::I8);
             let query = buffer.view().query(&direction);
             let mut contest = Contest::default();
+            contest.begin(&query);
             for first in (0..300u32).step_by(10) {
                 let mut nodes: Vec<u32> = (first..first + 10).collect();
                 contest.enter(&query, &mut nodes, bar);

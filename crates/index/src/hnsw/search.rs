@@ -1,7 +1,8 @@
 //! The walk through the graph: greedy descent through the upper layers, best-first search on one layer.
 //!
 //! Malkov and Yashunin 2016, algorithms 2 and 5. Candidates and results share one pool of the `ef` best nodes seen,
-//! sorted, each marked once its links were followed: the walk ends when all are, which is the paper's condition.
+//! sorted, each marked once its links were followed: the walk ends when all are, which is the paper's condition. A search
+//! that ends among near-copies far from the query descends a second time, wider ([`second_descent`]).
 
 use std::cell::RefCell;
 
@@ -11,11 +12,13 @@ use crate::codes::coded_query::Query;
 use crate::error::Result;
 use crate::hnsw::early_abandon::Contest;
 use crate::hnsw::graph::{GraphView, NONE};
+use crate::hnsw::second_descent;
 use crate::hnsw::visited::Visited;
 
 /// Rows asked for before the first is scored.
 const AHEAD: usize = 6;
-const EXPANDED: u32 = 1 << 31;
+/// Mark of a node in a pool whose links were followed.
+pub(super) const EXPANDED: u32 = 1 << 31;
 /// Nodes whose links are followed together on a quick walk: while the processor waits for one row, it asks for others.
 const TOGETHER: usize = 2;
 
@@ -72,11 +75,11 @@ pub(crate) struct Scored {
 pub(crate) struct Scratch {
     visited: Visited,
     /// Nodes just met.
-    fresh: Vec<u32>,
-    contest: Contest,
+    pub(super) fresh: Vec<u32>,
+    pub(super) contest: Contest,
     /// The best nodes of the last walk, best first.
     pub(crate) pool: Vec<Scored>,
-    /// Links followed and scores computed by the last walk.
+    /// Scores that the last search computed to the end: rows given up after their first part do not count.
     pub(crate) scored: usize,
 }
 
@@ -124,12 +127,12 @@ impl Scratch {
 
     /// Scores the nodes just met; on a quick walk those that will not reach `bar` are taken out.
     #[inline(always)]
-    fn score(&mut self, query: &Query<'_>, bar: f32, pace: Pace) {
-        self.scored += self.fresh.len();
+    pub(super) fn score(&mut self, query: &Query<'_>, bar: f32, pace: Pace) {
         match pace {
             Pace::Thorough => query.scores(&self.fresh, &mut self.contest.scores),
             Pace::Quick => self.contest.enter(query, &mut self.fresh, bar),
         }
+        self.scored += self.fresh.len();
     }
 
     /// Puts a node in its place among the `ef` best; returns the place.
@@ -191,13 +194,27 @@ pub(crate) fn search_layer(
     pace: Pace,
     scratch: &mut Scratch,
 ) {
+    scratch.pool.clear();
+    scratch.pool.push(start);
+    widen(links, query, level, ef, pace, scratch);
+}
+
+/// Fills the pool with the `ef` nodes of a layer nearest to the query, as far as the walk from those in it finds them.
+/// Nodes marked in the pool are not followed.
+pub(super) fn widen(
+    links: &impl Links,
+    query: &Query<'_>,
+    level: u8,
+    ef: usize,
+    pace: Pace,
+    scratch: &mut Scratch,
+) {
     let together = if pace == Pace::Quick { TOGETHER } else { 1 };
     scratch.visited.begin(links.nodes());
-    scratch.pool.clear();
     scratch.fresh.clear();
-    scratch.fresh.push(start.node);
+    scratch.fresh.extend(scratch.pool.iter().map(|start| start.node & !EXPANDED));
     scratch.visited.visit(&mut scratch.fresh);
-    scratch.pool.push(start);
+    scratch.pool.truncate(ef);
     let mut next = 0;
     loop {
         let seen = scratch.follow(links, level, next, together);
@@ -233,13 +250,17 @@ pub(crate) fn search_layer(
 /// Fills the pool with the `ef` nodes nearest to the query, best first.
 pub(crate) fn search(graph: &GraphView<'_>, query: &Query<'_>, ef: usize, scratch: &mut Scratch) {
     scratch.scored = 0;
-    scratch.contest.begin();
+    scratch.contest.begin(query);
+    scratch.pool.clear();
     if graph.entry == NONE {
-        scratch.pool.clear();
         return;
     }
-    let start = descend(graph, query, graph.entry, graph.level(graph.entry), 0, Pace::Quick, scratch);
-    search_layer(graph, query, start, 0, ef.min(graph.nodes()), Pace::Quick, scratch);
+    let (top, ef) = (graph.level(graph.entry), ef.min(graph.nodes()));
+    let start = descend(graph, query, graph.entry, top, 0, Pace::Quick, scratch);
+    search_layer(graph, query, start, 0, ef, Pace::Quick, scratch);
+    if top > 0 && ef < graph.nodes() && second_descent::holds_copies(query, scratch) {
+        second_descent::search_again(graph, query, ef, scratch);
+    }
 }
 
 /// Walks on from the pool of [`search`] by other scores: scores the pool by them, and then follows links as far as they

@@ -32,7 +32,8 @@ pub struct Explain {
     pub items: usize,
     /// Published items that meet the filter, if there is one.
     pub matching: Option<usize>,
-    /// Vectors that were scored, by their codes (or the first part of them) or in full.
+    /// Vectors that were scored, by their codes or in full; those given up after the first part of their codes are not
+    /// counted.
     pub scored: usize,
     /// Items written since the last publication and therefore searched exactly.
     pub recent: usize,
