@@ -16,7 +16,7 @@ use crate::codes::kernel::{LINE, dot_f32, padded};
 use crate::codes::quantize::CodeView;
 
 /// Most rows of a segment that has bits.
-const MOST_ROWS: usize = 1 << 15;
+const MOST_ROWS: usize = 1 << 14;
 /// Fewest dimensions: from fewer bits nothing follows.
 const LEAST_DIM: usize = 64;
 /// Fewest rows of a segment that has bits: fewer are as quickly scored.
@@ -30,6 +30,8 @@ const NEIGHBOURS: usize = 8;
 /// How far beyond the expected distance a row may lie, in standard deviations: of the rows that belong just above a bar
 /// 1 in 740 is passed over, were the distances normal, and of those further up fewer.
 const DEVIATIONS: f32 = 3.0;
+/// Least product of the norms of query and rows without the mean: with less the bits tell of rounding alone.
+const LEAST_EXTENT: f32 = 0.01;
 /// Blocks between two looks at how many rows were found.
 const LOOK: usize = 64;
 
@@ -152,11 +154,13 @@ impl SignBits {
         }
     }
 
-    /// The share of so many bits that is expected to differ at a score, and its standard deviation.
+    /// The share of so many bits that is expected to differ at a score, and its standard deviation; not a number where the
+    /// mean is all there is.
     fn expected(&self, score: f32, on_mean: f32, bits: usize) -> (f32, f32) {
         let query = (1.0 - 2.0 * on_mean + self.mean_square).max(0.0).sqrt();
         let row = (1.0 - self.mean_square).max(0.0).sqrt();
-        let share = ((score - on_mean) / (query * row)).clamp(-1.0, 1.0).acos() / std::f32::consts::PI;
+        let extent = if query * row >= LEAST_EXTENT { query * row } else { f32::NAN };
+        let share = ((score - on_mean) / extent).clamp(-1.0, 1.0).acos() / std::f32::consts::PI;
         // Where nearly all bits should agree, one may still differ.
         let bits = bits as f32;
         (share, ((share * (1.0 - share) + bits.recip()) / bits).sqrt())
@@ -331,9 +335,9 @@ mod tests {
 
     #[test]
     fn many_rows_few_rows_and_short_rows_get_no_bits() {
-        assert!(SignBits::worth(64, 64) && SignBits::worth(2048, 1 << 15));
+        assert!(SignBits::worth(64, 64) && SignBits::worth(2048, 1 << 14));
         assert!(
-            !SignBits::worth(63, 1000) && !SignBits::worth(512, 63) && !SignBits::worth(512, (1 << 15) + 1)
+            !SignBits::worth(63, 1000) && !SignBits::worth(512, 63) && !SignBits::worth(512, (1 << 14) + 1)
         );
     }
 }

@@ -3,7 +3,7 @@
 //! A segment that holds a small share of the items is searched with a small pool. Its pool is widened, up to the width
 //! asked for, as long as its last node is as good as the last of the answer so far: then more of the answer may lie there.
 //!
-//! Of a segment of at most some ten thousands of rows that is not the largest the sign bits are compared instead
+//! Of a segment of at most 16,384 rows that is not the largest the sign bits are compared instead
 //! ([`sign_scan`]), and the rows that may reach the last of the answer so far are scored: a graph search spends most of its
 //! scores on the way to the region of the query. Where the bits leave too many rows open, with a filter and in a range search
 //! the graph is searched.
@@ -190,9 +190,7 @@ impl Asked<'_> {
             let wanted = SegmentQuery::of(self.params, width);
             let answer = segment_search::search(rows, self.query, self.padded, wanted, self.params)?;
             *scored += answer.scored;
-            // Where nothing was searched before, it shows in the end whether more is needed.
-            let waits = best.is_empty() && self.params.min_score.is_none();
-            if width >= widest || waits || !may_hold_more(&answer, best, self.params.k) {
+            if width >= widest || !may_hold_more(&answer, best, self.params.k) {
                 return Ok((width, answer));
             }
             width = width.saturating_mul(2).min(widest);
