@@ -137,6 +137,10 @@ impl Codes {
 }
 
 /// Where what searches walk on lies: codes and links.
+///
+/// Whatever is chosen, each segment but the largest, if it has 64 to 16,384 vectors of dimension 64 or more, also keeps one
+/// bit per number of its vectors in memory: 64 bytes per vector of dimension 512, at most 1 MiB per segment of that
+/// dimension.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Memory {
     /// `Resident` up to [`RESIDENT_BYTES`], `Mapped` beyond.

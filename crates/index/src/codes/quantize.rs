@@ -5,6 +5,8 @@
 //! once for a query. Some processors multiply quicker with smaller codes in the query: then they are half as large, and
 //! its scale twice.
 
+use half::slice::HalfFloatSliceExt;
+
 use crate::codes::aligned_matrix::Rows;
 use crate::codes::kernel::{self, padded};
 use crate::config::Codes;
@@ -50,6 +52,22 @@ impl<'a> CodeView<'a> {
             Matrix::F32(_) => padded::<f32>(self.dim),
             Matrix::F16(_) => padded::<u16>(self.dim),
             Matrix::I8 { .. } => padded::<u8>(self.dim),
+        }
+    }
+
+    /// Writes the `dim` numbers that a node's codes stand for.
+    pub(crate) fn decode(&self, node: u32, vector: &mut [f32]) {
+        let (from, dim) = (node as usize * self.stride(), self.dim);
+        match self.matrix {
+            Matrix::F32(rows) => vector.copy_from_slice(&rows[from..from + dim]),
+            Matrix::F16(rows) => {
+                bytemuck::cast_slice::<u16, half::f16>(&rows[from..from + dim]).convert_to_f32_slice(vector)
+            }
+            Matrix::I8 { rows, scales } => {
+                let scale = scales[node as usize];
+                let number = |&byte: &u8| f32::from(i16::from(byte) - 128) * scale;
+                vector.iter_mut().zip(&rows[from..from + dim]).for_each(|(x, byte)| *x = number(byte));
+            }
         }
     }
 

@@ -2,9 +2,15 @@
 //!
 //! A segment that holds a small share of the items is searched with a small pool. Its pool is widened, up to the width
 //! asked for, as long as its last node is as good as the last of the answer so far: then more of the answer may lie there.
+//!
+//! Of a segment of at most 16,384 rows that is not the largest the sign bits are compared instead
+//! ([`sign_scan`]), and the rows that may reach the last of the answer so far are scored: a graph search spends most of its
+//! scores on the way to the region of the query. Where the bits leave too many rows open, with a filter and in a range search
+//! the graph is searched.
 
 mod accepted_rows;
 mod segment_search;
+mod sign_scan;
 
 use std::ops::RangeInclusive;
 
@@ -95,7 +101,13 @@ impl<'a> Accepted<'a> {
         let (mut scored, mut best) = (0, Vec::new());
         for rows in self.segments.iter().filter(|rows| rows.count > 0) {
             let first = self.first_ef(rows, ef);
-            let answer = asked.search(rows, first..=ef, &best, &mut scored)?;
+            let answer = match asked.scan(rows, first, &best)? {
+                Some(answer) => {
+                    scored += answer.scored;
+                    (first, answer)
+                }
+                None => asked.search(rows, first..=ef, &best, &mut scored)?,
+            };
             merge(&mut best, &answer.1.found, params.k);
             answers.push(answer);
         }
@@ -148,6 +160,22 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Searches a segment by its sign bits, if it has any and the last of the answer so far is a bar to reach.
+    fn scan(
+        &self,
+        rows: &AcceptedRows<'_>,
+        width: usize,
+        best: &[Neighbor],
+    ) -> Result<Option<SegmentAnswer>> {
+        let SearchParams { k, exact, ref filter, min_score, .. } = *self.params;
+        if exact || filter.is_some() || min_score.is_some() || best.len() < k {
+            return Ok(None);
+        }
+        self.params.cancel.check()?;
+        let wanted = SegmentQuery::of(self.params, width);
+        sign_scan::search(rows, self.query, self.padded, wanted, best[k - 1].score)
+    }
+
     /// Searches a segment with a pool of the first of these widths, and with wider ones as long as the segment may hold more
     /// of the answer. Returns the width used last, too.
     fn search(

@@ -12,7 +12,7 @@ use crate::hnsw::search::{self, Scored, with_scratch};
 
 /// A graph search scores about this many nodes for each place in its pool; scoring a listed node is also cheaper than
 /// one met on the way.
-const SEARCH_COST: usize = 12;
+pub(super) const SEARCH_COST: usize = 12;
 
 /// Nodes compared between two looks at whether the search was cancelled.
 const BLOCK: usize = 1 << 16;

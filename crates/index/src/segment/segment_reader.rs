@@ -10,6 +10,7 @@ use crate::codes::huge_pages;
 use crate::codes::kernel::padded;
 use crate::codes::precision;
 use crate::codes::quantize::{CodeView, row_bytes};
+use crate::codes::sign_bits::SignBits;
 use crate::config::{Codes, IndexConfig};
 use crate::error::{IndexError, Result};
 use crate::exact::flat_search::Exact;
@@ -31,6 +32,7 @@ pub(crate) struct SegmentReader {
     columns_file: Option<BlockFile>,
     columns: OnceLock<Columns>,
     searchable: OnceLock<Searchable>,
+    sign_bits: OnceLock<SignBits>,
 }
 
 /// What a search needs beside the vectors, checked before the first one.
@@ -70,6 +72,7 @@ impl SegmentReader {
             columns_file: entry.file(FileRole::Columns).map(map).transpose()?,
             columns: OnceLock::new(),
             searchable: OnceLock::new(),
+            sign_bits: OnceLock::new(),
             entry: entry.clone(),
         };
         let nodes = segment.nodes();
@@ -198,6 +201,20 @@ impl SegmentReader {
 
     pub(crate) fn codes(&self) -> Result<CodeView<'_>> {
         self.code_view(self.searchable()?.resident.as_deref())
+    }
+
+    /// The bits that say which rows are worth scoring, made when they are first asked for; `None` if it has
+    /// too many rows, too few, or too few dimensions.
+    pub(crate) fn sign_bits(&self) -> Result<Option<&SignBits>> {
+        if let Some(bits) = self.sign_bits.get() {
+            return Ok(Some(bits));
+        }
+        if !SignBits::worth(self.dim, self.nodes()) {
+            return Ok(None);
+        }
+        // Made on all threads, so without a lock: at worst twice.
+        let bits = SignBits::of(&self.codes()?);
+        Ok(Some(self.sign_bits.get_or_init(|| bits)))
     }
 
     fn code_view<'a>(&'a self, resident: Option<&'a [u8]>) -> Result<CodeView<'a>> {

@@ -111,6 +111,8 @@ impl Snapshot {
             let resident = memory == Memory::Resident || (memory == Memory::Auto && fits);
             copied += reader.prepare_search(resident && reader.searched_bytes() > 0)?;
         }
+        // The largest is searched through its graph.
+        self.segments.iter().skip(1).try_for_each(|segment| segment.reader.sign_bits().map(drop))?;
         Ok(())
     }
 

@@ -38,6 +38,8 @@ mod pairs_avx2;
 mod pairs_avx512;
 mod portable;
 
+pub(crate) mod hamming;
+
 use std::sync::OnceLock;
 
 /// Bytes of a cache line; rows are padded to a multiple.
