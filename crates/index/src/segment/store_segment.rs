@@ -2,8 +2,8 @@
 //!
 //! Near nodes lie near each other in the files, and which are near is known only when the graph is linked. Linking takes
 //! codes alone, which are kept in memory. The vectors are then read again and written where they belong, so that no
-//! copy in order of ids is written before. A write to one of these items in between makes that impossible: the caller
-//! begins again with a copy.
+//! copy in order of ids is written before. Writes go on from the first reading on. One to an item that was read makes
+//! all of this void: the caller begins again with a copy.
 
 use crate::codes::aligned_matrix::Rows;
 use crate::codes::precision::{self, Measurement, Precision};
@@ -20,7 +20,14 @@ use crate::store::{State, Store};
 /// Vectors that precision is measured with at a time.
 const MEASURED: usize = 8192;
 
-/// What was read of the store.
+/// What was read of the store at first.
+pub(crate) struct Uncoded {
+    nodes: Nodes,
+    node_of: Vec<u32>,
+    tables: Tables,
+}
+
+/// The same with codes.
 pub(crate) struct Coded {
     nodes: Nodes,
     /// Codes of the nodes in order of first ids, to link them by; none if they are too few for a graph.
@@ -74,11 +81,11 @@ impl Nodes {
 impl SegmentWriter<'_> {
     /// Whether so many items are read in this way.
     pub(crate) fn reads_twice(&self, items: u64) -> bool {
-        self.config.hnsw.builder == Builder::Native && items >= GRAPH_FROM as u64
+        self.config.hnsw.builder == Builder::Native && items > 0
     }
 
     /// Reads the store, which nobody writes meanwhile.
-    pub(crate) fn collect_codes(&self, store: &Store) -> Result<Coded> {
+    pub(crate) fn collect_nodes(&self, store: &Store) -> Result<Uncoded> {
         let source = RowSource::Store(StoreRows::new(store)?);
         let (total, state) = (source.len(), store.state()?);
         let mut distinct = Distinct::new(&source);
@@ -95,23 +102,33 @@ impl SegmentWriter<'_> {
             self.report(Stage::Read, node_of.len(), total)
         })?;
         drop(distinct);
-        let nodes = Nodes { first, state };
+        (self.progress)(Progress { stage: Stage::Read, done: total, total })?;
+        Ok(Uncoded { nodes: Nodes { first, state }, node_of, tables })
+    }
+
+    /// Reads the vectors of the nodes to make codes of them. `None` if one is not there any more.
+    pub(crate) fn code(&self, uncoded: Uncoded, store: &Store) -> Result<Option<Coded>> {
+        let Uncoded { nodes, node_of, tables } = uncoded;
         let (codes, precision) = match nodes.first.len() < GRAPH_FROM {
             true => (None, None),
-            false => self.code(store, &nodes).map(|(codes, precision)| (Some(codes), precision))?,
+            false => match self.codes_of(&nodes, store)? {
+                Some((codes, precision)) => (Some(codes), precision),
+                None => return Ok(None),
+            },
         };
-        (self.progress)(Progress { stage: Stage::Read, done: total, total })?;
-        Ok(Coded { nodes, codes, precision, node_of, tables })
+        Ok(Some(Coded { nodes, codes, precision, node_of, tables }))
     }
 
     /// The codes that the nodes are linked by.
-    fn code(&self, store: &Store, nodes: &Nodes) -> Result<(CodeBuffer, Option<Precision>)> {
+    fn codes_of(&self, nodes: &Nodes, store: &Store) -> Result<Option<(CodeBuffer, Option<Precision>)>> {
         let (dim, count) = (self.config.dim, nodes.first.len());
         let mut queries = Rows::new(dim * 4);
         let mut vector = Vec::with_capacity(dim);
         for node in precision::sampled(count) {
             vector.clear();
-            store.vector(nodes.first[node], &mut vector)?;
+            if !store.vector(nodes.first[node], &mut vector)? {
+                return Ok(None);
+            }
             queries.push(&vector);
         }
         let mut measurement = Measurement::new(queries.all(), row_bytes(dim, Codes::F32) / 4, dim);
@@ -122,7 +139,7 @@ impl SegmentWriter<'_> {
         let mut block = Rows::new(dim * 4);
         block.reserve(MEASURED.min(count));
         let mut held = 0;
-        nodes.scan(store, |_, vector| {
+        let mut visited = nodes.scan(store, |_, vector| {
             codes.push(vector);
             block.push(vector);
             held += 1;
@@ -139,12 +156,12 @@ impl SegmentWriter<'_> {
         if linked != usual {
             codes = CodeBuffer::new(dim, linked);
             codes.reserve(count);
-            nodes.scan(store, |_, vector| {
+            visited = visited.min(nodes.scan(store, |_, vector| {
                 codes.push(vector);
                 Ok(())
-            })?;
+            })?);
         }
-        Ok((codes, precision))
+        Ok((visited == count).then_some((codes, precision)))
     }
 
     /// Links the graph and writes all that needs no vectors.
@@ -168,7 +185,7 @@ impl SegmentWriter<'_> {
     }
 
     /// Writes the vectors, and with them the segment is complete. `None` if one of its items was written since the
-    /// store was read: the files are removed then.
+    /// store was read.
     pub(crate) fn place_vectors(&self, ordered: Ordered, store: &Store) -> Result<Option<SegmentEntry>> {
         let Ordered { nodes, places, order, mut files, missing, precision, node_of, tables } = ordered;
         let (dim, count) = (self.config.dim, nodes.first.len());
@@ -186,8 +203,6 @@ impl SegmentWriter<'_> {
         // A vector that was read has its note: both come in one transaction.
         let written = store.changed_since(nodes.state.sequence)?;
         if visited < count || written.first().is_some_and(|id| *id < nodes.state.next_id) {
-            drop((file, tables));
-            self.discard();
             return Ok(None);
         }
         files.push(file.finish(FileRole::Vectors)?);

@@ -10,7 +10,9 @@
 //! their own). [`Store::sync`] therefore fsyncs the log, those files and their folder itself.
 //!
 //! sled writes several bytes per byte stored. It writes a record as an addition to its page, the whole page again after
-//! ten additions, both halves when a page of 17 records is split, and pages again to free old segments of its log.
+//! ten additions, both halves when a page of 17 records is split together with the parent's page of up to 256 entries,
+//! and pages again to free segments of its log of which half is out of date. With placeholders an import writes each
+//! vector once; what remains beside that are parents' pages of three trees and pages moved when segments are freed.
 //!
 //! After a write that failed, what sled has in memory is not what is on the disk. The store is then used no more: it is
 //! closed and opened again ([`Store::close`], [`Store::reopen`]).

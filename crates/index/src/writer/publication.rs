@@ -12,13 +12,13 @@ use roaring::RoaringBitmap;
 use super::{IndexWriter, Inner, Publishing};
 use crate::config::{Memory, Progress};
 use crate::error::{IndexError, Result};
-use crate::segment::manifest::{Manifest, sync_dir};
+use crate::segment::manifest::{Manifest, SegmentEntry, sync_dir};
 use crate::segment::publish::{Edition, Prepared, remove_others};
 use crate::segment::row_source::{RowSource, StoreRows};
 use crate::segment::segment_writer::{Collected, OnProgress, SegmentWriter};
 use crate::segment::snapshot::Snapshot;
 use crate::segment::state::State;
-use crate::segment::store_segment::Coded;
+use crate::segment::store_segment::Uncoded;
 use crate::store::{self, Store, disk_space};
 
 /// What is published: the writes up to one point.
@@ -41,7 +41,7 @@ enum NewRows {
     /// Read from the store into files already.
     Read(Box<Collected>),
     /// Read from the store, but for the vectors, which are read again.
-    Coded(Box<Coded>),
+    Nodes(Box<Uncoded>),
 }
 
 /// What is published.
@@ -49,7 +49,7 @@ enum NewRows {
 struct Extent {
     /// The whole store, in place of all that is published.
     everything: bool,
-    /// Whether the vectors may be read from the store again when they are linked.
+    /// Whether the vectors may be read from the store again, for codes and when these are linked.
     reads_twice: bool,
 }
 
@@ -127,13 +127,11 @@ impl IndexWriter {
                 (writer.write(&RowSource::Delta(&state.delta))?, Some((epoch, state.delta.batch())))
             }
             NewRows::Read(collected) => (writer.finish(*collected)?, None),
-            NewRows::Coded(coded) => {
-                let ordered = writer.link_codes(*coded);
-                let placed = ordered.and_then(|ordered| writer.place_vectors(ordered, &self.store()));
-                match placed.inspect_err(|_| writer.discard())? {
+            NewRows::Nodes(nodes) => {
+                match self.read_again(&writer, *nodes).inspect_err(|_| writer.discard())? {
                     Some(entry) => (Some(entry), None),
-                    // An item was written meanwhile.
                     None => {
+                        writer.discard();
                         return self.try_publish(
                             publishing,
                             Extent { reads_twice: false, ..extent },
@@ -177,6 +175,14 @@ impl IndexWriter {
         self.settle(publishing)
     }
 
+    /// Writes a segment whose vectors are still in the store; `None` if one of them was written meanwhile.
+    fn read_again(&self, writer: &SegmentWriter<'_>, nodes: Uncoded) -> Result<Option<SegmentEntry>> {
+        let coded = writer.code(nodes, &self.store())?;
+        let ordered = coded.map(|coded| writer.link_codes(coded)).transpose()?;
+        let placed = ordered.map(|ordered| writer.place_vectors(ordered, &self.store())).transpose()?;
+        Ok(placed.flatten())
+    }
+
     /// Takes hold of what is to be published; `None` if there is nothing new.
     fn capture(&self, writer: &SegmentWriter<'_>, extent: Extent) -> Result<Option<Captured>> {
         let mut inner = self.inner();
@@ -210,8 +216,8 @@ impl IndexWriter {
         let Some(base) = base else {
             self.check_room(counters.items, 0)?;
             if extent.reads_twice && writer.reads_twice(counters.items) {
-                let coded = writer.collect_codes(&store).inspect_err(|_| writer.discard())?;
-                return Ok(Some(captured(vec![], NewRows::Coded(Box::new(coded)), None)));
+                let nodes = writer.collect_nodes(&store).inspect_err(|_| writer.discard())?;
+                return Ok(Some(captured(vec![], NewRows::Nodes(Box::new(nodes)), None)));
             }
             let collected = writer.collect(&RowSource::Store(StoreRows::new(&store)?));
             let collected = collected.inspect_err(|_| writer.discard())?;
