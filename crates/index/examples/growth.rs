@@ -1,4 +1,5 @@
-//! What an index costs while it grows, as a table: one item added and removed, and searches over several segments.
+//! What an index costs while it grows, as a table: one item added and removed, searches over several segments,
+//! and what adding one item takes beside sled alone.
 //!
 //! ```sh
 //! cargo run --release -p semblance-index --example growth -- DIR [ITEMS] [DIM]
@@ -7,6 +8,7 @@
 //! Bytes and processor time are those of this process (Linux). By default 200,000 × 512. An index that the folder holds
 //! already is used.
 
+mod beside_sled;
 mod synthetic;
 
 use std::error::Error;
@@ -64,11 +66,15 @@ fn main() -> Outcome<()> {
     let dir = Path::new(args.first().ok_or("usage: growth DIR [ITEMS] [DIM]")?);
     let number = |at: usize, default: usize| args.get(at).map_or(Ok(default), |text| text.parse());
     let (n, dim) = (number(1, 200_000)?, number(2, 512)?);
+    if beside_sled::child(dir, dim)? {
+        return Ok(());
+    }
     let mut source = Source::new(dim);
     let grown = dir.join("grown");
     if !grown.join(MANIFEST_NAME).exists() {
         build(&grown, &mut source, n, dim)?;
     }
+    beside_sled::compare(&grown, &dir.join("copy"), dim)?;
     one_item(&grown, &mut Source::new(dim), dim)?;
     segments(&dir.join("segments"), &[&[n][..], &SMALL].concat(), dim)?;
     segments(&dir.join("equal"), &[n / 8; 8], dim)

@@ -76,6 +76,16 @@ impl Rows {
         place[..row.len()].copy_from_slice(row);
     }
 
+    /// Removes all rows; the memory stays.
+    pub(crate) fn clear(&mut self) {
+        self.used = 0;
+        self.lines.clear();
+        // Rows are zero where nothing is written.
+        if let Some(large) = &mut self.large {
+            large.fill(0);
+        }
+    }
+
     /// All rows, one after the other.
     pub(crate) fn all<T: Pod>(&self) -> &[T] {
         match &self.large {

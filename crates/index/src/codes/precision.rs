@@ -4,6 +4,7 @@
 //! neighbours, and far more than those between near-copies of one vector: a walk over the codes then keeps the wrong
 //! nodes, and links between nodes lead nowhere in particular.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::quantize::{CodeBuffer, built_over};
@@ -66,46 +67,105 @@ pub(crate) fn linked_by(config: &IndexConfig, precision: Option<Precision>) -> C
 
 /// Measures how well codes tell neighbours apart; `None` if those of 8 bits do.
 pub(crate) fn measure(rows: &[f32], stride: usize, dim: usize) -> Option<Precision> {
-    let nodes = rows.len() / stride;
-    if nodes <= AMONG {
-        return None;
-    }
-    let step = nodes.div_ceil(SAMPLE);
     let queries: Vec<f32> =
-        rows.chunks_exact(stride).skip(step / 2).step_by(step).flatten().copied().collect();
-    let exact = Exact { stride, rows };
-    let found = exact.many(&queries, NEIGHBOURS, f32::NEG_INFINITY, |_| true, u64::from);
-    let k = K.min(nodes);
-    let neighbors = (found.len() * k) as u32;
-    let hits = |codes: Codes| {
-        let mut hits = 0;
-        for (query, near) in queries.chunks_exact(stride).zip(&found) {
-            let mut buffer = CodeBuffer::new(dim, codes);
-            for scored in near {
-                buffer.push(&rows[scored.node as usize * stride..][..dim]);
-            }
-            let mut scores = Vec::new();
-            buffer
-                .view()
-                .query(&query[..dim])
-                .scores(&(0..near.len() as u32).collect::<Vec<_>>(), &mut scores);
-            // Equal codes come worst first: nothing orders them rightly in a walk.
-            let mut by_codes: Vec<usize> = (0..near.len()).collect();
-            by_codes.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(b.cmp(&a)));
-            let least = near[k - 1].score - SAME;
-            let among = by_codes.iter().take(AMONG).filter(|&&at| near[at].score >= least).count();
-            hits += among.min(k) as u32;
-        }
-        hits
-    };
-    let enough = |hits: u32| f64::from(hits) >= ENOUGH * f64::from(neighbors);
-    let i8_found = hits(Codes::I8);
-    if enough(i8_found) {
-        return None;
+        sampled(rows.len() / stride).flat_map(|node| &rows[node * stride..][..stride]).copied().collect();
+    let mut measurement = Measurement::new(&queries, stride, dim);
+    measurement.compare(rows);
+    measurement.result()
+}
+
+/// The vectors, of so many, whose neighbours are looked at; none of a few.
+pub(crate) fn sampled(nodes: usize) -> impl Iterator<Item = usize> {
+    let step = nodes.div_ceil(SAMPLE).max(1);
+    (step / 2..nodes).step_by(step).take(if nodes <= AMONG { 0 } else { usize::MAX })
+}
+
+/// The same with vectors that come block by block.
+pub(crate) struct Measurement<'a> {
+    queries: &'a [f32],
+    stride: usize,
+    dim: usize,
+    seen: usize,
+    /// The nearest so far of each query, best first.
+    near: Vec<Vec<Near>>,
+}
+
+/// A neighbour, with its scores by vectors and by codes.
+#[derive(Clone, Copy)]
+struct Near {
+    node: usize,
+    score: f32,
+    i8: f32,
+    f16: f32,
+}
+
+impl<'a> Measurement<'a> {
+    /// `queries` are the [`sampled`] vectors, padded to `stride` numbers.
+    pub(crate) fn new(queries: &'a [f32], stride: usize, dim: usize) -> Self {
+        Self { queries, stride, dim, seen: 0, near: vec![vec![]; queries.len() / stride] }
     }
-    let f16_found = hits(Codes::F16);
-    let codes = if enough(f16_found) { Codes::F16 } else { Codes::F32 };
-    Some(Precision { codes, neighbors, i8_found, f16_found })
+
+    /// Looks for neighbours among the next vectors, padded as well.
+    pub(crate) fn compare(&mut self, rows: &[f32]) {
+        let (stride, dim, seen) = (self.stride, self.dim, self.seen);
+        self.seen += rows.len() / stride;
+        if self.near.is_empty() || rows.is_empty() {
+            return;
+        }
+        let exact = Exact { stride, rows };
+        let found = exact.many(self.queries, NEIGHBOURS, f32::NEG_INFINITY, |_| true, u64::from);
+        let queries = self.queries.par_chunks_exact(stride);
+        self.near.par_iter_mut().zip(found).zip(queries).for_each(|((near, mut found), query)| {
+            // Of equal scores the earlier node stays.
+            let least = near.get(NEIGHBOURS - 1).map(|last| last.score);
+            found.retain(|scored| least.is_none_or(|least| scored.score > least));
+            let coded = |codes: Codes| {
+                let (mut buffer, mut scores) = (CodeBuffer::new(dim, codes), vec![]);
+                found.iter().for_each(|scored| buffer.push(&rows[scored.node as usize * stride..][..dim]));
+                let all: Vec<u32> = (0..found.len() as u32).collect();
+                buffer.view().query(&query[..dim]).scores(&all, &mut scores);
+                scores
+            };
+            let coded = coded(Codes::I8).into_iter().zip(coded(Codes::F16));
+            near.extend(found.iter().zip(coded).map(|(scored, (i8, f16))| Near {
+                node: seen + scored.node as usize,
+                score: scored.score,
+                i8,
+                f16,
+            }));
+            near.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.node.cmp(&b.node)));
+            near.truncate(NEIGHBOURS);
+        });
+    }
+
+    /// What all vectors together show; `None` if codes of 8 bits tell neighbours apart.
+    pub(crate) fn result(&self) -> Option<Precision> {
+        if self.near.is_empty() {
+            return None;
+        }
+        let k = K.min(self.seen);
+        let neighbors = (self.near.len() * k) as u32;
+        let hits = |by: fn(&Near) -> f32| {
+            let mut hits = 0;
+            for near in &self.near {
+                // Equal codes come worst first: nothing orders them rightly in a walk.
+                let mut by_codes: Vec<usize> = (0..near.len()).collect();
+                by_codes.sort_by(|&a, &b| by(&near[b]).total_cmp(&by(&near[a])).then(b.cmp(&a)));
+                let least = near[k - 1].score - SAME;
+                let among = by_codes.iter().take(AMONG).filter(|&&at| near[at].score >= least).count();
+                hits += among.min(k) as u32;
+            }
+            hits
+        };
+        let enough = |hits: u32| f64::from(hits) >= ENOUGH * f64::from(neighbors);
+        let i8_found = hits(|near| near.i8);
+        if enough(i8_found) {
+            return None;
+        }
+        let f16_found = hits(|near| near.f16);
+        let codes = if enough(f16_found) { Codes::F16 } else { Codes::F32 };
+        Some(Precision { codes, neighbors, i8_found, f16_found })
+    }
 }
 
 #[cfg(test)]
@@ -138,6 +198,16 @@ mod tests {
         assert_eq!(near.codes, Codes::F16);
         let nearer = measure(&clusters(0.004), 128, 128).unwrap();
         assert_eq!(nearer.codes, Codes::F32, "{nearer:?}");
+    }
+
+    #[test]
+    fn blocks_show_what_all_vectors_together_show() {
+        let rows = clusters(0.04);
+        let queries: Vec<f32> = sampled(3000).flat_map(|node| &rows[node * 128..][..128]).copied().collect();
+        let mut measurement = Measurement::new(&queries, 128, 128);
+        rows.chunks(700 * 128).for_each(|block| measurement.compare(block));
+        assert_eq!(measurement.result(), measure(&rows, 128, 128));
+        assert!(measurement.result().is_some());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! of table and footer, so trust runs manifest → table → block, and a block can be checked when it is first used.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,18 +38,27 @@ pub(crate) struct BlockWriter {
 impl BlockWriter {
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).map_err(|e| IndexError::io(path, e))?;
-        Ok(Self {
+        Ok(Self::over(path, file))
+    }
+
+    fn over(path: &Path, file: File) -> Self {
+        Self {
             path: path.into(),
             file: BufWriter::with_capacity(1 << 20, file),
             hasher: crc32fast::Hasher::new(),
             in_block: 0,
             len: 0,
             table: Vec::new(),
-        })
+        }
     }
 
-    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|e| IndexError::io(&self.path, e))?;
+        self.count(bytes);
+        Ok(())
+    }
+
+    fn count(&mut self, mut bytes: &[u8]) {
         self.len += bytes.len() as u64;
         while !bytes.is_empty() {
             let (head, rest) = bytes.split_at(bytes.len().min(BLOCK - self.in_block));
@@ -60,7 +69,6 @@ impl BlockWriter {
             }
             bytes = rest;
         }
-        Ok(())
     }
 
     pub(crate) fn write_pod<T: Pod>(&mut self, values: &[T]) -> Result<()> {
@@ -112,6 +120,43 @@ impl BlockWriter {
         write(&mut self.file).map_err(|e| IndexError::io(&self.path, e))?;
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(FileEntry { role, name, bytes: payload + footer.len() as u64, crc32: crc32fast::hash(&footer) })
+    }
+}
+
+/// Writes a block file of rows in any order.
+pub(crate) struct BlockRows {
+    path: PathBuf,
+    file: File,
+    row_bytes: usize,
+}
+
+impl BlockRows {
+    pub(crate) fn create(path: &Path, row_bytes: usize) -> Result<Self> {
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
+        Ok(Self { path: path.into(), file: file.map_err(|e| IndexError::io(path, e))?, row_bytes })
+    }
+
+    /// Writes the row at a place.
+    pub(crate) fn write(&mut self, place: usize, row: &[u8]) -> Result<()> {
+        debug_assert_eq!(row.len(), self.row_bytes);
+        let start = SeekFrom::Start((place * self.row_bytes) as u64);
+        let written = self.file.seek(start).and_then(|_| self.file.write_all(row));
+        written.map_err(|e| IndexError::io(&self.path, e))
+    }
+
+    /// Reads the rows once for their checksums, writes table and footer, and syncs the file.
+    pub(crate) fn finish(self, role: FileRole) -> Result<FileEntry> {
+        let Self { path, mut file, .. } = self;
+        let mut buffer = vec![0; 1 << 20];
+        let failed = |e| IndexError::io(&path, e);
+        file.rewind().map_err(failed)?;
+        let mut writer = BlockWriter::over(&path, file);
+        loop {
+            match writer.file.get_mut().read(&mut buffer).map_err(failed)? {
+                0 => return writer.finish(role),
+                read => writer.count(&buffer[..read]),
+            }
+        }
     }
 }
 
@@ -287,6 +332,21 @@ mod tests {
             assert!(file.slice::<u64>(0, file.len() / 8 + 1).is_err());
             assert!(file.slice::<u64>(usize::MAX - 3, 1).is_err());
         }
+    }
+
+    #[test]
+    fn rows_written_in_any_order_are_the_file_written_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows: Vec<Vec<u8>> = (0..3000usize).map(|i| vec![(i % 251) as u8; 128]).collect();
+        let mut ordered = BlockWriter::create(&dir.path().join("f")).unwrap();
+        rows.iter().for_each(|row| ordered.write(row).unwrap());
+        let ordered = ordered.finish(FileRole::Vectors).unwrap();
+        let mut scattered = BlockRows::create(&dir.path().join("g"), 128).unwrap();
+        (0..3000).map(|i| i * 7 % 3000).for_each(|i| scattered.write(i, &rows[i]).unwrap());
+        let scattered = scattered.finish(FileRole::Vectors).unwrap();
+        assert_eq!((scattered.bytes, scattered.crc32), (ordered.bytes, ordered.crc32));
+        let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        assert!(read("f") == read("g"));
     }
 
     #[test]

@@ -13,3 +13,4 @@ pub(crate) mod segment_reader;
 pub(crate) mod segment_writer;
 pub(crate) mod snapshot;
 pub(crate) mod state;
+pub(crate) mod store_segment;

@@ -49,11 +49,11 @@ pub(crate) struct Collected {
 }
 
 /// What a graph brings: all files but those of items and columns.
-struct Linked {
-    files: Vec<FileEntry>,
-    nodes: usize,
-    precision: Option<Precision>,
-    node_of: Vec<u32>,
+pub(super) struct Linked {
+    pub(super) files: Vec<FileEntry>,
+    pub(super) nodes: usize,
+    pub(super) precision: Option<Precision>,
+    pub(super) node_of: Vec<u32>,
 }
 
 impl SegmentWriter<'_> {
@@ -151,13 +151,8 @@ impl SegmentWriter<'_> {
             }
         };
 
-        // Nodes that are near in the graph are put near in memory.
-        let order = reorder::by_walk(&graph.view());
-        let graph = graph.reordered(&order);
-        let mut renamed = vec![NONE; order.len()];
-        order.iter().enumerate().for_each(|(new, &old)| renamed[old as usize] = new as u32);
-        node_of.iter_mut().for_each(|node| *node = renamed[*node as usize]);
-        let mut files = vec![graph.write(&self.path("graph"))?];
+        let (order, _, graph) = self.write_ordered(graph, &mut node_of)?;
+        let mut files = vec![graph];
         let mut file = BlockWriter::create(&self.path("vectors"))?;
         for (done, &old) in order.iter().enumerate() {
             file.write_pod(&rows[old as usize * stride..(old as usize + 1) * stride])?;
@@ -168,20 +163,40 @@ impl SegmentWriter<'_> {
             if kind != linked {
                 codes = code_all(kind);
             }
-            let mut file = BlockWriter::create(&self.path("codes"))?;
-            order.iter().try_for_each(|&old| file.write(codes.row(old)))?;
-            if !codes.scales().is_empty() {
-                let scales: Vec<f32> = order.iter().map(|&old| codes.scales()[old as usize]).collect();
-                file.write_pod(&scales)?;
-            }
-            files.push(file.finish(FileRole::Codes)?);
+            files.push(self.write_codes(&codes, &order)?);
         }
         let total = order.len() as u64;
         (self.progress)(Progress { stage: Stage::Write, done: total, total })?;
         Ok(Linked { files, nodes, precision, node_of })
     }
 
-    fn extended(&self, base: GraphData, codes: &CodeBuffer) -> Result<GraphData> {
+    /// Writes a graph whose nodes are put near each other in memory if they are near in it, and gives the nodes their
+    /// new numbers. Returns the nodes in the new order and their new numbers.
+    pub(super) fn write_ordered(
+        &self,
+        graph: GraphData,
+        node_of: &mut [u32],
+    ) -> Result<(Vec<u32>, Vec<u32>, FileEntry)> {
+        let order = reorder::by_walk(&graph.view());
+        let graph = graph.reordered(&order);
+        let mut renamed = vec![NONE; order.len()];
+        order.iter().enumerate().for_each(|(new, &old)| renamed[old as usize] = new as u32);
+        node_of.iter_mut().for_each(|node| *node = renamed[*node as usize]);
+        let file = graph.write(&self.path("graph"))?;
+        Ok((order, renamed, file))
+    }
+
+    pub(super) fn write_codes(&self, codes: &CodeBuffer, order: &[u32]) -> Result<FileEntry> {
+        let mut file = BlockWriter::create(&self.path("codes"))?;
+        order.iter().try_for_each(|&old| file.write(codes.row(old)))?;
+        if !codes.scales().is_empty() {
+            let scales: Vec<f32> = order.iter().map(|&old| codes.scales()[old as usize]).collect();
+            file.write_pod(&scales)?;
+        }
+        file.finish(FileRole::Codes)
+    }
+
+    pub(super) fn extended(&self, base: GraphData, codes: &CodeBuffer) -> Result<GraphData> {
         let progress = |progress| drop((self.progress)(progress));
         Ok(build::extend(base, codes.view(), &self.config.hnsw, &progress))
     }
@@ -253,7 +268,7 @@ impl SegmentWriter<'_> {
         self.complete(linked, tables.items, tables.columns)
     }
 
-    fn complete(
+    pub(super) fn complete(
         &self,
         linked: Linked,
         items: ItemTableBuilder,
@@ -275,7 +290,7 @@ impl SegmentWriter<'_> {
         })
     }
 
-    fn path(&self, role: &str) -> PathBuf {
+    pub(super) fn path(&self, role: &str) -> PathBuf {
         self.dir.join(format!("{role}-{:06}.bin", self.number))
     }
 
@@ -286,7 +301,7 @@ impl SegmentWriter<'_> {
         }
     }
 
-    fn report(&self, stage: Stage, done: usize, total: u64) -> Result<()> {
+    pub(super) fn report(&self, stage: Stage, done: usize, total: u64) -> Result<()> {
         if done.is_multiple_of(REPORT) {
             (self.progress)(Progress { stage, done: done as u64, total })?;
         }
@@ -295,18 +310,18 @@ impl SegmentWriter<'_> {
 }
 
 /// The tables of a segment's items while they are collected.
-struct Tables {
-    items: ItemTableBuilder,
-    columns: ColumnsBuilder,
+pub(super) struct Tables {
+    pub(super) items: ItemTableBuilder,
+    pub(super) columns: ColumnsBuilder,
 }
 
 impl Tables {
-    fn create(writer: &SegmentWriter<'_>) -> Result<Self> {
+    pub(super) fn create(writer: &SegmentWriter<'_>) -> Result<Self> {
         let items = ItemTableBuilder::create(&writer.path("items"))?;
         Ok(Self { items, columns: ColumnsBuilder::default() })
     }
 
-    fn push(&mut self, rows: &RowSource<'_>, row: &Row<'_>) -> Result<()> {
+    pub(super) fn push(&mut self, rows: &RowSource<'_>, row: &Row<'_>) -> Result<()> {
         let item = codec::decode_item(row.id, row.record).map_err(|e| rows.damaged(row.id, e))?;
         self.items.push(row.id, row.record)?;
         self.columns.push(item);
@@ -315,7 +330,7 @@ impl Tables {
 }
 
 /// Items with one vector share a node; this finds the node of a vector met before.
-struct Distinct<'a> {
+pub(super) struct Distinct<'a> {
     rows: &'a RowSource<'a>,
     /// Hash of a vector → node and an item that has it.
     met: HashMap<u64, Vec<(u32, u64)>>,
@@ -323,12 +338,12 @@ struct Distinct<'a> {
 }
 
 impl<'a> Distinct<'a> {
-    fn new(rows: &'a RowSource<'a>) -> Self {
+    pub(super) fn new(rows: &'a RowSource<'a>) -> Self {
         Self { rows, met: HashMap::new(), other: vec![] }
     }
 
     /// The node whose vector is this one, bit for bit; else notes it as that of `node`.
-    fn node(&mut self, vector: &[f32], id: u64, node: u32) -> Result<u32> {
+    pub(super) fn node(&mut self, vector: &[f32], id: u64, node: u32) -> Result<u32> {
         let mut hasher = DefaultHasher::new();
         hasher.write(bytemuck::cast_slice(vector));
         let met = self.met.entry(hasher.finish()).or_default();
@@ -345,7 +360,7 @@ impl<'a> Distinct<'a> {
     }
 }
 
-fn check_count(nodes: usize) -> Result<()> {
+pub(super) fn check_count(nodes: usize) -> Result<()> {
     if nodes >= MAX_NODES {
         let expected = "at most 2147483646 distinct vectors per segment";
         return Err(IndexError::Parameter { name: "items", value: nodes.to_string(), expected });

@@ -1,4 +1,8 @@
 //! Notes of changes: which ids the published files do not hold as the store does.
+//!
+//! Before the first publication there are none: it reads the whole store.
+
+use std::sync::atomic::Ordering;
 
 use sled::IVec;
 
@@ -6,6 +10,21 @@ use super::{FORGOTTEN_KEY, Store, codec};
 use crate::error::Result;
 
 impl Store {
+    /// Whether writes note what they change.
+    pub(super) fn is_noting(&self) -> bool {
+        self.is_noting.load(Ordering::Relaxed)
+    }
+
+    /// Lets writes after the one numbered `sequence` note what they change, if they do not yet. To be called while nobody
+    /// writes, and to be synced before anything is published.
+    pub(crate) fn begin_notes(&self, sequence: u64) -> Result<()> {
+        if !self.is_noting() {
+            self.write(|trees| trees.meta.insert(FORGOTTEN_KEY, &sequence.to_le_bytes()).map(drop))?;
+            self.is_noting.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Ids touched since the published files were written, ascending.
     pub(crate) fn changed_since(&self, sequence: u64) -> Result<Vec<u64>> {
         let mut ids = Vec::new();
@@ -76,6 +95,7 @@ mod tests {
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path(), &IndexConfig::new(2, "m")).unwrap();
+        store.begin_notes(0).unwrap();
         (dir, store)
     }
 
@@ -111,6 +131,36 @@ mod tests {
         assert_eq!(store.changed_since(1).unwrap(), (0..50).map(|i| i * 2).collect::<Vec<_>>());
         store.forget_changes(1).unwrap();
         assert_eq!(store.changed_since(0).unwrap(), store.changed_since(1).unwrap());
+    }
+
+    #[test]
+    fn notes_begin_when_they_are_asked_for_and_go_on_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path(), &IndexConfig::new(2, "m")).unwrap();
+        upsert(&store, 0..3, 1);
+        assert_eq!((store.changed_since(0).unwrap(), store.forgotten().unwrap()), (vec![], u64::MAX));
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        upsert(&store, 3..5, 2);
+        store.begin_notes(2).unwrap();
+        assert_eq!((store.changed_since(0).unwrap(), store.forgotten().unwrap()), (vec![], 2));
+        upsert(&store, 1..2, 3);
+        store.begin_notes(3).unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        upsert(&store, 4..5, 4);
+        assert_eq!((store.changed_since(2).unwrap(), store.forgotten().unwrap()), (vec![1, 4], 2));
+    }
+
+    #[test]
+    fn a_store_without_the_number_notes_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path(), &IndexConfig::new(2, "m")).unwrap();
+        store.write(|trees| trees.meta.remove(FORGOTTEN_KEY).map(drop)).unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        upsert(&store, 0..3, 1);
+        assert_eq!((store.changed_since(0).unwrap(), store.forgotten().unwrap()), (vec![0, 1, 2], 0));
     }
 
     #[test]

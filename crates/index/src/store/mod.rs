@@ -2,14 +2,17 @@
 //!
 //! Five trees: `vectors` and `items` by big-endian id, `keys` from key to id, `changes` from id to the number of the
 //! write that last touched it (what the published files do not hold yet), `meta`. Every write is one transaction over
-//! all five. Only a writer opens the store: sled wants it for itself, readers use the published files.
+//! all five; before it, `vectors` and `items` get empty placeholders for
+//! new ids (`placeholders.rs`). Only a writer opens the store: sled wants it for itself, readers use the published files.
 //!
 //! sled's `flush` hands its log to the operating system (`sync_file_range` on Linux, which promises nothing about
 //! metadata or the disk's cache, and nothing at all for values that outgrow a log segment and are written as files of
 //! their own). [`Store::sync`] therefore fsyncs the log, those files and their folder itself.
 //!
 //! sled writes several bytes per byte stored. It writes a record as an addition to its page, the whole page again after
-//! ten additions, both halves when a page of 17 records is split, and pages again to free old segments of its log.
+//! ten additions, both halves when a page of 17 records is split together with the parent's page of up to 256 entries,
+//! and pages again to free segments of its log of which half is out of date. With placeholders an import writes each
+//! vector once; what remains beside that are parents' pages of three trees and pages moved when segments are freed.
 //!
 //! After a write that failed, what sled has in memory is not what is on the disk. The store is then used no more: it is
 //! closed and opened again ([`Store::close`], [`Store::reopen`]).
@@ -23,6 +26,7 @@ mod flush;
 mod folder;
 mod guard;
 mod opening;
+mod placeholders;
 mod rewrite;
 mod rows;
 mod state;
@@ -31,15 +35,17 @@ mod undo;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use sled::transaction::ConflictableTransactionError;
-use sled::{Db, Transactional, Tree};
+use sled::{Db, IVec, Transactional, Tree};
 
 use self::blobs::Blobs;
 use self::codec::CodecError;
 use self::failure::Failure;
 pub(crate) use self::folder::{FOLDER, exists, files, folder, is_blank, is_incomplete, is_its_name, remove};
 use self::guard::{guarded, store_error};
+use self::placeholders::is_placeholder;
 pub(crate) use self::state::State;
 use self::undo::Undo;
 use crate::config::IndexConfig;
@@ -51,6 +57,9 @@ const CONFIG_KEY: &str = "config";
 const STATE_KEY: &str = "state";
 /// Number of the last write whose note of change may be forgotten.
 const FORGOTTEN_KEY: &str = "forgotten";
+/// That number while writes note nothing, since nothing is published. A store of an earlier program has no number at
+/// first, and notes everything.
+const NOTHING_NOTED: u64 = u64::MAX;
 
 /// One atomic write.
 #[derive(Default)]
@@ -65,6 +74,10 @@ pub(crate) struct Store {
     /// `None` once the store is closed.
     trees: Option<Trees>,
     config: IndexConfig,
+    /// Version of the format that the store says it has.
+    format: AtomicU32,
+    /// Whether writes note what they change: from the first publication on.
+    is_noting: AtomicBool,
     blobs: Blobs,
     failure: Mutex<Option<Failure>>,
     /// What a transaction that was cut short replaced, till it is written to the disk.
@@ -106,6 +119,7 @@ impl Store {
     /// Applies a change as one transaction: whole or not at all, whatever happens. Not durable before [`Self::sync`].
     pub(crate) fn apply(&self, change: &Change<'_>, state: State) -> Result<()> {
         let before = self.before(change)?;
+        self.insert_placeholders(change, before.next_id())?;
         let applied = self.transact(change, state);
         if applied.is_err() && self.is_cut_short() {
             *self.undo.lock().unwrap_or_else(|e| e.into_inner()) = Some(before);
@@ -116,7 +130,7 @@ impl Store {
     }
 
     fn transact(&self, change: &Change<'_>, state: State) -> Result<()> {
-        let sequence = state.sequence.to_le_bytes();
+        let (is_noting, sequence) = (self.is_noting(), state.sequence.to_le_bytes());
         let upserts: Vec<_> = change
             .upserts
             .iter()
@@ -136,14 +150,18 @@ impl Store {
                         vectors.insert(id, vector.as_slice())?;
                         items.insert(id, item.as_slice())?;
                         keys.insert(*key, id)?;
-                        changes.insert(id, &sequence)?;
+                        if is_noting {
+                            changes.insert(id, &sequence)?;
+                        }
                     }
                     for (id, key) in &change.deletes {
                         let id = codec::encode_id(*id);
                         vectors.remove(&id)?;
                         items.remove(&id)?;
                         keys.remove(key.as_bytes())?;
-                        changes.insert(&id, &sequence)?;
+                        if is_noting {
+                            changes.insert(&id, &sequence)?;
+                        }
                     }
                     meta.insert(STATE_KEY, state.encode())?;
                     Ok::<(), ConflictableTransactionError<std::convert::Infallible>>(())
@@ -174,15 +192,20 @@ impl Store {
     }
 
     pub(crate) fn item(&self, id: u64) -> Result<Option<Item>> {
-        let bytes = self.read(|trees| trees.items.get(codec::encode_id(id)))?;
+        let bytes = self.record(id)?;
         bytes.map(|b| codec::decode_item(id, &b).map_err(|e| self.record_error("item", id, e))).transpose()
+    }
+
+    /// The record of an item, still encoded.
+    fn record(&self, id: u64) -> Result<Option<IVec>> {
+        let bytes = self.read(|trees| trees.items.get(codec::encode_id(id)))?;
+        Ok(bytes.filter(|bytes| !is_placeholder(bytes)))
     }
 
     /// Appends the vector of an item to `out`; false if there is none.
     pub(crate) fn vector(&self, id: u64, out: &mut Vec<f32>) -> Result<bool> {
-        let Some(bytes) = self.read(|trees| trees.vectors.get(codec::encode_id(id)))? else {
-            return Ok(false);
-        };
+        let bytes = self.read(|trees| trees.vectors.get(codec::encode_id(id)))?;
+        let Some(bytes) = bytes.filter(|bytes| !is_placeholder(bytes)) else { return Ok(false) };
         codec::decode_vector(&bytes, self.config.dim, out).map_err(|e| self.record_error("vector", id, e))?;
         Ok(true)
     }
@@ -196,6 +219,9 @@ impl Store {
         self.scan(
             |trees| &trees.vectors,
             |key, value| {
+                if is_placeholder(value) {
+                    return Ok(());
+                }
                 let id = codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?;
                 vector.clear();
                 match codec::decode_vector(value, self.config.dim, &mut vector) {
@@ -211,6 +237,9 @@ impl Store {
         self.scan(
             |trees| &trees.items,
             |key, value| {
+                if is_placeholder(value) {
+                    return Ok(());
+                }
                 visit(
                     codec::decode_id(key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?,
                     value,
@@ -275,6 +304,7 @@ mod tests {
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path(), &IndexConfig::new(2, "m")).unwrap();
+        store.begin_notes(0).unwrap();
         (dir, store)
     }
 

@@ -12,7 +12,7 @@ use super::blobs::Blobs;
 use super::folder::{self, folder};
 use super::guard::{guarded, store_error};
 use super::rewrite::rewrite;
-use super::{CONFIG_KEY, FORMAT_KEY, STATE_KEY, State, Store, Trees};
+use super::{CONFIG_KEY, FORGOTTEN_KEY, FORMAT_KEY, NOTHING_NOTED, STATE_KEY, State, Store, Trees};
 use crate::config::IndexConfig;
 use crate::error::{IndexError, Result};
 use crate::segment::manifest::{FORMAT, OLDEST_FORMAT, sync_dir};
@@ -43,6 +43,7 @@ impl Store {
                     meta.insert(FORMAT_KEY, &FORMAT.to_le_bytes())?;
                     meta.insert(CONFIG_KEY, json.as_slice())?;
                     meta.insert(STATE_KEY, State::default().encode())?;
+                    meta.insert(FORGOTTEN_KEY, &NOTHING_NOTED.to_le_bytes())?;
                     Ok::<(), ConflictableTransactionError<std::convert::Infallible>>(())
                 })
                 .map_err(store_error)
@@ -67,10 +68,12 @@ impl Store {
             let (oldest, newest) = (OLDEST_FORMAT, FORMAT);
             return Err(IndexError::FormatVersion { dir: dir.into(), found, oldest, newest });
         }
+        store.format = found.into();
         store.config = config
             .and_then(|c| serde_json::from_slice(&c).ok())
             .ok_or_else(|| store.damaged("its configuration is missing or unreadable"))?;
         store.state()?;
+        store.is_noting = (store.forgotten()? != NOTHING_NOTED).into();
         store.undo()?;
         Ok(store)
     }
@@ -122,6 +125,8 @@ impl Store {
             path,
             trees: Some(trees),
             config,
+            format: FORMAT.into(),
+            is_noting: false.into(),
             blobs: Blobs::default(),
             failure: Mutex::default(),
             undo: Mutex::default(),

@@ -1,5 +1,6 @@
 //! The vector and the record of an item read together.
 
+use super::placeholders::is_placeholder;
 use super::{Store, codec};
 use crate::error::{IndexError, Result};
 
@@ -7,7 +8,7 @@ impl Store {
     /// Appends the vector of an item to `out` and returns its record, still encoded; `None` if there is no such item. An
     /// error if only one of the two is there. The caller sees to it that nobody writes meanwhile.
     pub(crate) fn row(&self, id: u64, out: &mut Vec<f32>) -> Result<Option<sled::IVec>> {
-        let record = self.read(|trees| trees.items.get(codec::encode_id(id)))?;
+        let record = self.record(id)?;
         match (self.vector(id, out)?, record) {
             (true, Some(record)) => Ok(Some(record)),
             (false, None) => Ok(None),
@@ -71,11 +72,14 @@ impl Store {
 
     /// The next entry of a tree whose keys are ids.
     fn entry(&self, entries: &mut sled::Iter) -> Result<Option<(u64, sled::IVec)>> {
-        let Some((key, value)) = self.read(|_| entries.next().transpose())? else {
-            return Ok(None);
-        };
-        let id = codec::decode_id(&key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?;
-        Ok(Some((id, value)))
+        while let Some((key, value)) = self.read(|_| entries.next().transpose())? {
+            if !is_placeholder(&value) {
+                let id =
+                    codec::decode_id(&key).map_err(|e| self.record_error("id", format!("{key:?}"), e))?;
+                return Ok(Some((id, value)));
+            }
+        }
+        Ok(None)
     }
 }
 

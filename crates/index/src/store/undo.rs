@@ -12,6 +12,7 @@ use sled::IVec;
 use sled::transaction::ConflictableTransactionError;
 
 use super::guard::store_error;
+use super::placeholders::is_placeholder;
 use super::{Change, STATE_KEY, State, Store};
 use crate::error::{IndexError, Result};
 use crate::segment::manifest::sync_dir;
@@ -41,7 +42,10 @@ impl Store {
         let items = upserts.chain(deletes).map(|(id, key)| {
             let at = codec::encode_id(id);
             let records = match id < state.next_id {
-                true => self.read(|trees| Ok(trees.items.get(at)?.zip(trees.vectors.get(at)?)))?,
+                true => {
+                    let records = self.read(|trees| Ok(trees.items.get(at)?.zip(trees.vectors.get(at)?)))?;
+                    records.filter(|(item, vector)| !is_placeholder(item) && !is_placeholder(vector))
+                }
                 false => None,
             };
             Ok(Before { id, key: key.to_vec(), records })
@@ -98,6 +102,11 @@ impl Store {
 }
 
 impl Undo {
+    /// The first id that was not given out.
+    pub(super) fn next_id(&self) -> u64 {
+        self.state.next_id
+    }
+
     /// Writes the file, whole or not at all.
     pub(super) fn keep(&self, folder: &Path) -> Result<()> {
         let (path, temporary) = (path(folder), folder.join("undo.tmp"));
@@ -168,6 +177,7 @@ mod tests {
     fn what_was_replaced_comes_back_and_what_was_new_goes() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path(), &IndexConfig::new(2, "m")).unwrap();
+        store.begin_notes(0).unwrap();
         let (old, new) = (NewItem::new("old"), NewItem::new("new"));
         let change = Change { upserts: vec![(0, &old, &[0.6, 0.8])], deletes: vec![] };
         let before = State { next_id: 1, sequence: 1, items: 1 };

@@ -112,6 +112,7 @@ impl IndexWriter {
             progress(step);
             Ok(())
         };
+        self.usable_store()?.remove_placeholders()?;
         let from_nothing = self.sound_snapshot().is_none();
         let mut publishing = self.publishing();
         if from_nothing {

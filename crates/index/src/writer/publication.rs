@@ -12,12 +12,13 @@ use roaring::RoaringBitmap;
 use super::{IndexWriter, Inner, Publishing};
 use crate::config::{Memory, Progress};
 use crate::error::{IndexError, Result};
-use crate::segment::manifest::{Manifest, sync_dir};
+use crate::segment::manifest::{Manifest, SegmentEntry, sync_dir};
 use crate::segment::publish::{Edition, Prepared, remove_others};
 use crate::segment::row_source::{RowSource, StoreRows};
 use crate::segment::segment_writer::{Collected, OnProgress, SegmentWriter};
 use crate::segment::snapshot::Snapshot;
 use crate::segment::state::State;
+use crate::segment::store_segment::Uncoded;
 use crate::store::{self, Store, disk_space};
 
 /// What is published: the writes up to one point.
@@ -39,6 +40,17 @@ enum NewRows {
     InMemory(Arc<State>),
     /// Read from the store into files already.
     Read(Box<Collected>),
+    /// Read from the store, but for the vectors, which are read again.
+    Nodes(Box<Uncoded>),
+}
+
+/// What is published.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// The whole store, in place of all that is published.
+    everything: bool,
+    /// Whether the vectors may be read from the store again, for codes and when these are linked.
+    reads_twice: bool,
 }
 
 /// A number given to a segment; its files are left alone until it is dropped.
@@ -74,7 +86,7 @@ impl IndexWriter {
         publishing: &mut MutexGuard<'_, Publishing>,
         progress: OnProgress<'_>,
     ) -> Result<Manifest> {
-        match self.try_publish(publishing, false, progress) {
+        match self.try_publish(publishing, Extent { everything: false, reads_twice: true }, progress) {
             // A published segment is damaged, or does not hold what the store counts: what it was made from is whole.
             Err(error) if error.is_rebuildable() => self.publish_everything(publishing, progress),
             done => done,
@@ -87,19 +99,19 @@ impl IndexWriter {
         publishing: &mut MutexGuard<'_, Publishing>,
         progress: OnProgress<'_>,
     ) -> Result<Manifest> {
-        self.try_publish(publishing, true, progress)
+        self.try_publish(publishing, Extent { everything: true, reads_twice: true }, progress)
     }
 
     fn try_publish(
         &self,
         publishing: &mut MutexGuard<'_, Publishing>,
-        everything: bool,
+        extent: Extent,
         progress: OnProgress<'_>,
     ) -> Result<Manifest> {
         self.check_place()?;
         let number = self.next_number();
         let writer = self.segment_writer(&number, progress);
-        let captured = self.capture(&writer, everything)?;
+        let captured = self.capture(&writer, extent)?;
         // A published state must never hold more than the store has for sure.
         let synced = self.store().sync();
         if let Err(error) = synced {
@@ -116,6 +128,19 @@ impl IndexWriter {
                 (writer.write(&RowSource::Delta(&state.delta))?, Some((epoch, state.delta.batch())))
             }
             NewRows::Read(collected) => (writer.finish(*collected)?, None),
+            NewRows::Nodes(nodes) => {
+                match self.read_again(&writer, *nodes).inspect_err(|_| writer.discard())? {
+                    Some(entry) => (Some(entry), None),
+                    None => {
+                        writer.discard();
+                        return self.try_publish(
+                            publishing,
+                            Extent { reads_twice: false, ..extent },
+                            progress,
+                        );
+                    }
+                }
+            }
         };
         let mut edition = self.edition(counters.sequence);
         if let Some(base) = &base {
@@ -128,7 +153,7 @@ impl IndexWriter {
             let (counted, held) = (counters.items, prepared.snapshot.manifest.items);
             prepared.discard();
             let what = format!("it counts {counted} items and holds {held}");
-            return Err(if everything {
+            return Err(if extent.everything {
                 IndexError::StoreDamaged { path: self.store().path().into(), what }
             } else {
                 IndexError::damaged(&self.dir, format!("its segments hold {held} items instead of {counted}"))
@@ -151,16 +176,27 @@ impl IndexWriter {
         self.settle(publishing)
     }
 
+    /// Writes a segment whose vectors are still in the store; `None` if one of them was written meanwhile.
+    fn read_again(&self, writer: &SegmentWriter<'_>, nodes: Uncoded) -> Result<Option<SegmentEntry>> {
+        let coded = writer.code(nodes, &self.store())?;
+        let ordered = coded.map(|coded| writer.link_codes(coded)).transpose()?;
+        let placed = ordered.map(|ordered| writer.place_vectors(ordered, &self.store())).transpose()?;
+        Ok(placed.flatten())
+    }
+
     /// Takes hold of what is to be published; `None` if there is nothing new.
-    fn capture(&self, writer: &SegmentWriter<'_>, everything: bool) -> Result<Option<Captured>> {
+    fn capture(&self, writer: &SegmentWriter<'_>, extent: Extent) -> Result<Option<Captured>> {
         let mut inner = self.inner();
         self.reopen_failed(&mut inner)?;
         self.tell_of_losses(&mut inner)?;
         let counters = inner.state;
         let (reopened, epoch) = (inner.found.len(), inner.epoch);
         let store = self.store();
+        // Read before notes begin: what was published earlier, if anything, is not of this store.
+        let forgotten = store.forgotten()?;
+        store.begin_notes(counters.sequence)?;
         let base = match &inner.snapshot {
-            Some(base) if !everything && store.forgotten()? <= base.manifest.sequence => Some(base.clone()),
+            Some(base) if !extent.everything && forgotten <= base.manifest.sequence => Some(base.clone()),
             _ => None,
         };
         let is_published = |base: &Arc<Snapshot>| {
@@ -180,6 +216,10 @@ impl IndexWriter {
         }
         let Some(base) = base else {
             self.check_room(counters.items, 0)?;
+            if extent.reads_twice && writer.reads_twice(counters.items) {
+                let nodes = writer.collect_nodes(&store).inspect_err(|_| writer.discard())?;
+                return Ok(Some(captured(vec![], NewRows::Nodes(Box::new(nodes)), None)));
+            }
             let collected = writer.collect(&RowSource::Store(StoreRows::new(&store)?));
             let collected = collected.inspect_err(|_| writer.discard())?;
             return Ok(Some(captured(vec![], NewRows::Read(Box::new(collected)), None)));
