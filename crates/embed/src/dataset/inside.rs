@@ -96,7 +96,7 @@ mod tests {
                 "{address}"
             );
         }
-        assert!(normalise("file:///a.png").is_ok() && normalise("a:/b.png").is_ok());
+        assert!(normalise("file:///a.png").is_ok() && normalise("a: b/c.png").is_ok());
     }
 
     #[cfg(unix)]

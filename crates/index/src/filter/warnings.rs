@@ -316,6 +316,8 @@ mod tests {
     fn metadata_behind_a_field_of_the_item_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let writer = IndexWriter::create(dir.path(), &IndexConfig::new(2, "m")).unwrap();
+        writer.upsert(&[item("other", json!({}))], &[0.0, 1.0]).unwrap();
+        writer.finish(&|_| {}).unwrap();
         let mut shoe = item("a", json!({"class": "OTHER", "id": "A-7", "super_class": "wear"}));
         shoe.class = Some("shoe".into());
         for published in [false, true] {

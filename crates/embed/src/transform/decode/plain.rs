@@ -35,8 +35,7 @@ pub(super) fn decode(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Resu
 fn is_cut(bytes: &[u8]) -> bool {
     const HEADER: u64 = 8;
     let stated = bytes.get(4..8).and_then(|size| size.try_into().ok()).map_or(0, u32::from_le_bytes);
-    // Some writers count the filling of an odd last chunk and leave it out.
-    HEADER + u64::from(stated) > bytes.len() as u64 + 1
+    HEADER + u64::from(stated) > bytes.len() as u64
 }
 
 fn translate(error: &ImageError, limits: &Limits) -> ImageErrorKind {
