@@ -83,7 +83,13 @@ fn copy(from: &Path, to: &Path) -> Outcome<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (entry, place) = (entry.path(), to.join(entry.file_name()));
-        if entry.is_dir() { copy(&entry, &place)? } else { fs::copy(&entry, &place).map(drop)? }
+        if entry.is_dir() {
+            copy(&entry, &place)?;
+        } else {
+            fs::copy(&entry, &place)?;
+            // The copy must not be on its way to the disk while a child waits for its own syncs.
+            fs::OpenOptions::new().write(true).open(&place)?.sync_all()?;
+        }
     }
     Ok(())
 }

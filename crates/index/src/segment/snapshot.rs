@@ -83,15 +83,16 @@ impl Snapshot {
         (Self::new(manifest.clone(), segments), damaged)
     }
 
-    /// Like [`Self::sound_part`], with everything checked that a search needs of a segment before it can be used.
-    pub(crate) fn checked_part(dir: &Path, manifest: &Manifest) -> (Self, Vec<IndexError>) {
+    /// Like [`Self::sound_part`], with everything checked that a search needs of a segment before it can be used, in
+    /// segments of up to `most` bytes of it. Searches and verification check larger ones.
+    pub(crate) fn checked_part(dir: &Path, manifest: &Manifest, most: usize) -> (Self, Vec<IndexError>) {
         let (mut snapshot, mut damaged) = Self::sound_part(dir, manifest, None);
-        snapshot.segments.retain(|segment| match segment.reader.check_search() {
-            Ok(()) => true,
-            Err(error) => {
-                damaged.push(error);
-                false
-            }
+        snapshot.segments.retain(|segment| {
+            let checked = match segment.reader.searched_bytes() <= most {
+                true => segment.reader.check_search(),
+                false => Ok(()),
+            };
+            checked.map_err(|error| damaged.push(error)).is_ok()
         });
         (snapshot, damaged)
     }

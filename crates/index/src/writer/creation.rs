@@ -19,6 +19,10 @@ use crate::segment::snapshot::Snapshot;
 use crate::segment::state::State;
 use crate::store::{self, Store};
 
+/// Codes and links of a segment that are checked when a writer opens, in bytes: to add an item to a large index must not
+/// take reading all of it. What is damaged in larger segments is met by the first search, which says so.
+const CHECKED_BYTES: usize = 8 << 20;
+
 impl IndexWriter {
     /// Begins a new index in `dir`, which is made if need be. Refuses a folder that holds an index or anything else; what
     /// an interrupted creation left is no index, and is replaced.
@@ -98,7 +102,7 @@ impl IndexWriter {
         // the store.
         let (snapshot, damage) = match Manifest::read(dir) {
             Ok(manifest) => {
-                let (sound, damaged) = Snapshot::checked_part(dir, &manifest);
+                let (sound, damaged) = Snapshot::checked_part(dir, &manifest, CHECKED_BYTES);
                 (Some(Arc::new(sound)), damaged)
             }
             Err(error @ IndexError::FormatVersion { .. }) => return Err(error),

@@ -11,8 +11,10 @@ use crate::segment::publish::is_published_file;
 use crate::segment::snapshot::Snapshot;
 use crate::store::{self, Store};
 
-/// Published items that are looked for in the store; of an index with more of them, as many spread over all.
-const CHECKED: usize = 4096;
+/// Up to so many published items are all looked for in the store.
+const ALL: usize = 4096;
+/// Of more, so many spread over all: each takes reading a page of the store, which opening a large one must not do for many.
+const SAMPLE: usize = 256;
 
 /// Refuses a store that is older than the published files, or lost items that they hold.
 pub(super) fn check_store(
@@ -31,7 +33,7 @@ pub(super) fn check_store(
     }
     let changed = store.changed_since(published)?;
     let live = snapshot.segments.iter().map(|segment| segment.live() as usize).sum::<usize>();
-    let step = live.div_ceil(CHECKED).max(1);
+    let step = if live <= ALL { 1 } else { live.div_ceil(SAMPLE) };
     let (mut at, mut checked, mut missing) = (0, 0, 0);
     for segment in &snapshot.segments {
         let rows = (0..).zip(segment.reader.items().ids());
